@@ -1,0 +1,369 @@
+//! The structs that the kernel programs and the worker share through maps.
+//!
+//! Three rules hold for each of them: `#[repr(C)]` without hidden padding, a size asserted below,
+//! and no type for which some bit pattern is invalid, because the other side may be a different
+//! build, or may be half-way through a write.
+//!
+//! How a connection finds its endpoint:
+//!
+//! ```text
+//! FRONTENDS  (address, port, protocol) ──► Frontend { service number, generations it is in force }
+//! HEADS      service number            ──► HeadWord { slot in TABLES, generation }     one word
+//! TABLES     slot                      ──► TableHeader, followed by its EndpointSlots
+//! ```
+//!
+//! A table is written while nothing names it and never changes while something does. Storing one
+//! [`HeadWord`] publishes it, together with every [`Frontend`] that begins or ends to be in force at
+//! its generation: a writer that dies at any instruction leaves the service wholly old or wholly new.
+
+/// The layout of everything in this module. A loader that finds pinned maps of another layout
+/// refuses them by name instead of misreading them.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// IP protocol number of TCP (RFC 9293).
+pub const PROTOCOL_TCP: u8 = 6;
+/// IP protocol number of UDP (RFC 768).
+pub const PROTOCOL_UDP: u8 = 17;
+
+/// Names of the maps, as they stand in the object file, in the manifest and in the pins.
+pub mod map {
+    /// Hash: [`FrontendKey`](super::FrontendKey) to [`Frontend`](super::Frontend).
+    pub const FRONTENDS: &str = "FRONTENDS";
+    /// Memory-mapped array: service number to [`HeadWord`](super::HeadWord).
+    pub const HEADS: &str = "HEADS";
+    /// Memory-mapped array of 32-byte slots: [`TableHeader`](super::TableHeader) or
+    /// [`EndpointSlot`](super::EndpointSlot).
+    pub const TABLES: &str = "TABLES";
+    /// Memory-mapped array: service number to [`ServiceRecord`](super::ServiceRecord).
+    pub const SERVICES: &str = "SERVICES";
+    /// Per-CPU array: service number to [`ServiceCounters`](super::ServiceCounters).
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Socket storage: [`SocketState`](super::SocketState).
+    pub const SOCKETS: &str = "SOCKETS";
+
+    /// Every map of the estate, in the order they are offered.
+    pub const ALL: [&str; 6] = [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS];
+}
+
+/// Names of the kernel programs, as they stand in the object file; each is also its link's name.
+pub mod program {
+    /// `connect(2)` of an IPv4 socket.
+    pub const CONNECT4: &str = "hf_connect4";
+    /// `connect(2)` of an IPv6 socket, IPv4-mapped addresses included.
+    pub const CONNECT6: &str = "hf_connect6";
+    /// `getpeername(2)` of an IPv4 socket.
+    pub const GETPEERNAME4: &str = "hf_getpeername4";
+    /// `getpeername(2)` of an IPv6 socket.
+    pub const GETPEERNAME6: &str = "hf_getpeername6";
+
+    /// Every program of the estate, in the order they are attached. `getpeername` comes first, so
+    /// that no connection is translated before the client can be told the address it asked for.
+    pub const ALL: [&str; 4] = [GETPEERNAME4, GETPEERNAME6, CONNECT4, CONNECT6];
+}
+
+/// An address in the form all maps use: 16 bytes in network order, IPv4 as IPv4-mapped IPv6
+/// (RFC 4291, section 2.5.5.2), read as four native words because that is how the kernel's
+/// `bpf_sock_addr` presents it.
+pub type Address = [u32; 4];
+
+/// The third word of an IPv4-mapped address: `::ffff:0:0/96`, in network order.
+pub const MAPPED_PREFIX: u32 = u32::from_be(0x0000_ffff);
+
+/// The IPv4-mapped form of `address`, which is in network order.
+#[must_use]
+pub const fn mapped(address: u32) -> Address {
+    [0, 0, MAPPED_PREFIX, address]
+}
+
+/// Whether `address` is IPv4-mapped: an IPv4 socket can reach it.
+#[must_use]
+pub const fn is_mapped(address: &Address) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == MAPPED_PREFIX
+}
+
+/// What a client asks for: the key of `FRONTENDS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrontendKey {
+    /// The virtual address.
+    pub address: Address,
+    /// The port, in network order.
+    pub port_be: u16,
+    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
+    pub protocol: u8,
+    /// Always 0: the kernel hashes every byte of a key.
+    pub reserved: u8,
+}
+
+impl FrontendKey {
+    /// A digest of the key that is kept in its [`Frontend`].
+    ///
+    /// The kernel may give a freed hash element to another key while a program still reads it
+    /// (`kernel/bpf/hashtab.c`: elements go back to a per-CPU free list at once). The program
+    /// compares this digest to tell that the value it reads belongs to the key it looked up.
+    #[must_use]
+    pub const fn tag(&self) -> u32 {
+        // Multiplicative mixing (Knuth's golden ratio): cheap in the kernel, and two keys that
+        // are in use in one node at one time almost never share it.
+        const RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+        let high = ((self.address[0] as u64) << 32) | self.address[1] as u64;
+        let low = ((self.address[2] as u64) << 32) | self.address[3] as u64;
+        let rest = ((self.port_be as u64) << 8) | self.protocol as u64;
+        let mut mixed = high.wrapping_mul(RATIO) ^ low;
+        mixed = (mixed ^ (mixed >> 32)).wrapping_mul(RATIO) ^ rest;
+        mixed = (mixed ^ (mixed >> 32)).wrapping_mul(RATIO);
+        (mixed >> 32) as u32
+    }
+}
+
+/// Where a [`FrontendKey`] leads: the value of `FRONTENDS`.
+///
+/// It is in force while the service's generation `g` has `from <= g < until`. That is what makes a
+/// change of several addresses one step: they all wait for the same generation to be published.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// The service number: an index into `HEADS`, `SERVICES` and `COUNTERS`.
+    pub service: u32,
+    /// [`FrontendKey::tag`] of the key this value was written for.
+    pub tag: u32,
+    /// The first generation of the service in which this address leads to it.
+    pub from: u32,
+    /// The first generation in which it no longer does, or [`Frontend::FOREVER`].
+    pub until: u32,
+}
+
+impl Frontend {
+    /// `until` of a frontend whose end has not been decided.
+    pub const FOREVER: u32 = u32::MAX;
+
+    /// Whether this frontend leads to the service at `generation`.
+    #[must_use]
+    pub const fn in_force(&self, generation: u32) -> bool {
+        self.from <= generation && generation < self.until
+    }
+}
+
+/// The element of `HEADS`: which table a service uses now. 0 means that the service is not
+/// published, and its frontends pass untouched.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadWord(pub u64);
+
+impl HeadWord {
+    /// The word of a service that is not published.
+    pub const UNPUBLISHED: Self = Self(0);
+    /// Generations count publications of one service number from here.
+    pub const FIRST_GENERATION: u32 = 1;
+    /// The last generation a service number can have; below [`Frontend::FOREVER`]. At ten
+    /// publications a second it lasts 13 years; then the service moves to a fresh number.
+    pub const LAST_GENERATION: u32 = u32::MAX - 2;
+
+    /// The word that names the table at `slot`, published as `generation` (at least 1).
+    #[must_use]
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self(((generation as u64) << 32) | slot as u64)
+    }
+
+    /// The slot of the table's header in `TABLES`.
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// How often the service number has been published.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether this word names a table.
+    #[must_use]
+    pub const fn is_published(self) -> bool {
+        self.generation() != 0
+    }
+}
+
+/// How an endpoint is chosen: [`TableHeader::policy`].
+pub mod policy {
+    /// Each endpoint with the same probability.
+    pub const RANDOM: u8 = 0;
+    /// Each endpoint with a probability proportional to its weight, by the alias method (M. D.
+    /// Vose, "A linear algorithm for generating random numbers with a given distribution", 1991).
+    pub const WEIGHTED: u8 = 1;
+}
+
+/// The first slot of a table.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableHeader {
+    /// The service number this table was written for.
+    pub service: u32,
+    /// The generation it was written for. Together with `service` it says that the reader still
+    /// reads the table it was sent to: it is read before and after the endpoint.
+    pub generation: u32,
+    /// How many [`EndpointSlot`]s follow.
+    pub endpoints: u32,
+    /// What `connect` fails with when `endpoints` is 0: a positive `errno`.
+    pub no_endpoint_errno: u16,
+    /// One of [`policy`].
+    pub policy: u8,
+    /// Always 0.
+    pub reserved: [u8; 17],
+}
+
+impl TableHeader {
+    /// `service` and `generation` as one word, for a single aligned read.
+    #[must_use]
+    pub const fn identity(service: u32, generation: u32) -> u64 {
+        // In memory `service` comes first; all of Holdfast's targets are little-endian.
+        ((generation as u64) << 32) | service as u64
+    }
+}
+
+/// One endpoint of a table, and its row of the alias table.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointSlot {
+    /// Where the connection goes.
+    pub address: Address,
+    /// The port it goes to, in network order.
+    pub port_be: u16,
+    /// The configured weight, 1 to 10,000, so that what is programmed can be shown.
+    pub weight: u16,
+    /// Weighted: this endpoint is taken when a random word is below it, `alias` otherwise.
+    pub threshold: u32,
+    /// Index of the other endpoint of this row. An endpoint that fills its row alone names itself.
+    pub alias: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Bytes of a slot of `TABLES`.
+pub const SLOT_BYTES: usize = 32;
+
+/// Bytes for a service's name: a DNS label (RFC 1123, at most 63 bytes), padded with zeros.
+pub const SERVICE_NAME_BYTES: usize = 64;
+/// Bytes for a port's name: an IANA service name (RFC 6335, at most 15 bytes), padded with zeros.
+pub const PORT_NAME_BYTES: usize = 16;
+
+/// Which service a number stands for. The programs do not read it: it lets a worker that takes over
+/// know what is programmed from the kernel alone. Written only while the number is unpublished.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceRecord {
+    /// The service's name.
+    pub service: [u8; SERVICE_NAME_BYTES],
+    /// The name of one of its ports.
+    pub port_name: [u8; PORT_NAME_BYTES],
+    /// That port, in network order.
+    pub port_be: u16,
+    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
+    pub protocol: u8,
+    /// The family of its frontends: 4 or 6.
+    pub family: u8,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// What was counted for one service number on one CPU. No counter ever goes back while the number
+/// belongs to the service.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCounters {
+    /// Connections sent to an endpoint.
+    pub connections: u64,
+    /// Connections refused because the service has no endpoint, or chose one that the socket cannot
+    /// reach, or chooses by a policy that the programs do not know.
+    pub refused: u64,
+    /// Times a program had to look again because the table it read was replaced meanwhile.
+    pub retries: u64,
+    /// Connections refused with `EAGAIN` because every look found a table being replaced.
+    pub unsettled: u64,
+}
+
+/// What the programs remember about a socket they sent to an endpoint; kept in socket storage, so
+/// it lives and dies with the socket.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketState {
+    /// The address the client asked for.
+    pub original_address: Address,
+    /// The endpoint it was sent to.
+    pub endpoint_address: Address,
+    /// The port the client asked for, in network order.
+    pub original_port_be: u16,
+    /// The endpoint's port, in network order.
+    pub endpoint_port_be: u16,
+    /// The service number.
+    pub service: u32,
+    /// The generation of the table the choice was made from.
+    pub generation: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Bounds and defaults of the maps' sizes.
+pub mod limit {
+    /// Services: one per service, port and address family.
+    pub const DEFAULT_SERVICES: u32 = 65_536;
+    /// Slots of `TABLES`: one per endpoint and one per table.
+    pub const DEFAULT_SLOTS: u32 = 1_048_576;
+    /// Frontends for each service number: room for several addresses each.
+    pub const FRONTENDS_PER_SERVICE: u32 = 2;
+    /// How often a program looks again before it refuses. A writer publishes a service far less
+    /// often than a program can look, so the second look practically always settles it.
+    pub const LOOKS: u32 = 4;
+}
+
+// The sizes both sides rely on.
+const _: () = {
+    assert!(size_of::<FrontendKey>() == 20);
+    assert!(size_of::<Frontend>() == 16);
+    assert!(size_of::<HeadWord>() == 8);
+    assert!(size_of::<TableHeader>() == SLOT_BYTES);
+    assert!(size_of::<EndpointSlot>() == SLOT_BYTES);
+    assert!(size_of::<ServiceRecord>() == 88);
+    assert!(size_of::<ServiceCounters>() == 32);
+    assert!(size_of::<SocketState>() == 48);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_word_gives_back_what_it_was_made_of() {
+        let word = HeadWord::new(0xdead_beef, HeadWord::LAST_GENERATION);
+        assert_eq!((word.slot(), word.generation()), (0xdead_beef, HeadWord::LAST_GENERATION));
+        assert!(word.is_published());
+        assert!(!HeadWord::UNPUBLISHED.is_published());
+        assert!(HeadWord::new(0, HeadWord::FIRST_GENERATION).is_published());
+    }
+
+    #[test]
+    fn a_frontend_is_in_force_from_its_first_generation_up_to_its_last() {
+        let frontend = Frontend { service: 1, tag: 0, from: 3, until: 5 };
+        let in_force: Vec<u32> = (0..8).filter(|g| frontend.in_force(*g)).collect();
+        assert_eq!(in_force, [3, 4]);
+        let lasting = Frontend { until: Frontend::FOREVER, ..frontend };
+        assert!(lasting.in_force(HeadWord::LAST_GENERATION));
+    }
+
+    #[test]
+    fn neighbouring_keys_have_different_tags() {
+        let key = |host: u32, port: u16, protocol| FrontendKey {
+            address: mapped(host.to_be()),
+            port_be: port.to_be(),
+            protocol,
+            reserved: 0,
+        };
+        let mut tags = std::collections::HashSet::new();
+        for host in 0x7f60_0000..0x7f60_0100 {
+            for port in [53, 80, 443, 8080] {
+                assert!(tags.insert(key(host, port, PROTOCOL_TCP).tag()));
+                assert!(tags.insert(key(host, port, PROTOCOL_UDP).tag()));
+            }
+        }
+    }
+}

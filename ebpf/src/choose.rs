@@ -1,0 +1,63 @@
+//! Which endpoint of a table a connection gets, given random words.
+
+/// The row that `random` selects among `rows` rows, each with the same probability.
+///
+/// This is the high half of a product (D. Lemire, "Fast random integer generation in an interval",
+/// 2019): no division, and no row differs from another by more than one in 2^32. With 0 rows it
+/// answers 0, which is not a row: callers rule out the empty table first.
+#[inline(always)]
+#[must_use]
+pub const fn row(random: u32, rows: u32) -> u32 {
+    ((random as u64 * rows as u64) >> 32) as u32
+}
+
+/// The endpoint that row `row` of an alias table yields for `random`: its own, or its alias.
+///
+/// A row that one endpoint fills alone names itself as alias, because the probability 1 is not a
+/// 32-bit `threshold`; it yields itself either way.
+#[inline(always)]
+#[must_use]
+pub const fn alias(row: u32, threshold: u32, alias: u32, random: u32) -> u32 {
+    if random < threshold { row } else { alias }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first random word that belongs to `row`: `row * 2^32 / rows`, rounded up.
+    fn first_of(row: u32, rows: u32) -> u64 {
+        (u64::from(row) << 32).div_ceil(u64::from(rows))
+    }
+
+    #[test]
+    fn rows_share_the_random_words_evenly() {
+        for rows in [1, 2, 3, 7, 10, 1000, 65_537, u32::MAX] {
+            for index in [0, 1, rows / 2, rows - 1].into_iter().filter(|index| *index < rows) {
+                let first = first_of(index, rows);
+                let end = first_of(index + 1, rows).min(1 << 32);
+                assert_eq!(row(u32::try_from(first).unwrap(), rows), index);
+                assert_eq!(row(u32::try_from(end - 1).unwrap(), rows), index);
+                let fair = (1_u64 << 32) / u64::from(rows);
+                assert!((end - first).abs_diff(fair) <= 1, "row {index} of {rows}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_alias_row_splits_exactly_at_its_threshold() {
+        assert_eq!(alias(4, 1000, 9, 999), 4);
+        assert_eq!(alias(4, 1000, 9, 1000), 9);
+        assert_eq!(alias(4, 0, 9, 0), 9);
+        assert_eq!(alias(4, u32::MAX, 9, u32::MAX), 9);
+    }
+
+    #[test]
+    fn a_row_that_is_its_own_alias_never_yields_another() {
+        for random in [0, 1, u32::MAX - 1, u32::MAX] {
+            for threshold in [0, 1, u32::MAX] {
+                assert_eq!(alias(3, threshold, 3, random), 3);
+            }
+        }
+    }
+}

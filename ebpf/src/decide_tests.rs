@@ -1,0 +1,411 @@
+//! Tests of the decision, over maps that a writer changes between any two reads.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::vec;
+use std::vec::Vec;
+
+use holdfast_protocol::kernel::{Frontend, PROTOCOL_TCP, mapped};
+
+use super::*;
+use crate::words::{FrontendWords, Slot};
+
+const SERVICE: u32 = 1;
+const OTHER: u32 = 2;
+const KEY: FrontendKey = key(10);
+const OTHER_KEY: FrontendKey = key(11);
+
+const fn key(host: u8) -> FrontendKey {
+    let address = mapped(u32::from_le_bytes([127, 96, 0, host]));
+    FrontendKey { address, port_be: 80_u16.to_be(), protocol: PROTOCOL_TCP, reserved: 0 }
+}
+
+/// The maps' contents.
+struct Memory {
+    elements: HashMap<FrontendKey, usize>,
+    pool: Vec<FrontendWords>,
+    heads: Vec<HeadWord>,
+    slots: Vec<Slot>,
+}
+
+type Step = fn(&mut Memory);
+
+/// Maps that a writer changes: step `i` of `script` happens just before read number `at[i]`.
+struct Race<'a> {
+    memory: RefCell<Memory>,
+    script: &'a [Step],
+    at: &'a [usize],
+    next: Cell<usize>,
+    reads: Cell<usize>,
+    random: RefCell<Vec<u32>>,
+}
+
+impl<'a> Race<'a> {
+    fn new(script: &'a [Step], at: &'a [usize]) -> Self {
+        Self {
+            memory: RefCell::new(Memory::new()),
+            script,
+            at,
+            next: Cell::new(0),
+            reads: Cell::new(0),
+            random: RefCell::new(Vec::new()),
+        }
+    }
+
+    fn read<R>(&self, take: impl FnOnce(&Memory) -> R) -> R {
+        let read = self.reads.replace(self.reads.get() + 1);
+        while self.next.get() < self.script.len() && self.at[self.next.get()] <= read {
+            self.script[self.next.replace(self.next.get() + 1)](&mut self.memory.borrow_mut());
+        }
+        take(&self.memory.borrow())
+    }
+}
+
+impl Tables for Race<'_> {
+    type Element = usize;
+    type Slot = u32;
+
+    fn element(&self, key: &FrontendKey) -> Option<usize> {
+        self.read(|memory| memory.elements.get(key).copied())
+    }
+    fn element_word(&self, element: usize, word: usize) -> u64 {
+        self.read(|memory| memory.pool[element][word])
+    }
+    fn head(&self, service: u32) -> Option<HeadWord> {
+        self.read(|memory| memory.heads.get(service as usize).copied())
+    }
+    fn slot(&self, index: u32) -> Option<u32> {
+        (index < u32::try_from(self.memory.borrow().slots.len()).unwrap()).then_some(index)
+    }
+    fn slot_word(&self, slot: u32, word: usize) -> u64 {
+        self.read(|memory| memory.slots[slot as usize][word])
+    }
+    fn random(&self) -> u32 {
+        self.random.borrow_mut().pop().unwrap_or(0)
+    }
+}
+
+impl Memory {
+    /// One service at generation 1 with the endpoints 1 and 2, led to by `KEY`.
+    fn new() -> Self {
+        let mut memory = Self {
+            elements: HashMap::from([(KEY, 0)]),
+            pool: vec![[0; 2]; 3],
+            heads: vec![HeadWord::UNPUBLISHED; 4],
+            slots: vec![[0; 4]; 12],
+        };
+        memory.pool[0] = frontend(&KEY, SERVICE, 1, Frontend::FOREVER);
+        memory.table(0, SERVICE, 1, policy::RANDOM, &[1, 2]);
+        memory.heads[SERVICE as usize] = HeadWord::new(0, 1);
+        memory
+    }
+
+    fn table(&mut self, slot: usize, service: u32, generation: u32, policy: u8, hosts: &[u8]) {
+        self.slots[slot] = header(service, generation, hosts.len(), ECONNREFUSED, policy);
+        for (row, host) in hosts.iter().enumerate() {
+            self.slots[slot + 1 + row] = endpoint_slot(*host, u32::MAX, row);
+        }
+    }
+}
+
+fn word(low: u32, high: u32) -> u64 {
+    (u64::from(high) << 32) | u64::from(low)
+}
+
+fn frontend(key: &FrontendKey, service: u32, from: u32, until: u32) -> FrontendWords {
+    [word(service, key.tag()), word(from, until)]
+}
+
+fn header(service: u32, generation: u32, rows: usize, errno: u16, policy: u8) -> Slot {
+    let rest = u32::from(errno) | (u32::from(policy) << 16);
+    let rows = u32::try_from(rows).unwrap();
+    [TableHeader::identity(service, generation), word(rows, rest), 0, 0]
+}
+
+fn peer(host: u8) -> Peer {
+    Peer {
+        address: mapped(u32::from_le_bytes([127, 0, 0, host])),
+        port_be: (8000 + u16::from(host)).to_be(),
+    }
+}
+
+fn endpoint_slot(host: u8, threshold: u32, alias: usize) -> Slot {
+    let Peer { address, port_be } = peer(host);
+    [
+        word(address[0], address[1]),
+        word(address[2], address[3]),
+        word(u32::from(port_be), threshold),
+        word(u32::try_from(alias).unwrap(), 0),
+    ]
+}
+
+/// What a decision comes to, without the fields that its verdict leaves without meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Outcome {
+    Untouched,
+    Sent { host: Option<u8>, service: u32, generation: u32 },
+    Refused(u16),
+    Unsettled,
+}
+
+fn outcome(decision: &Decision) -> Outcome {
+    match decision.verdict {
+        Verdict::Untouched => Outcome::Untouched,
+        Verdict::Sent => Outcome::Sent {
+            host: (0..=u8::MAX).find(|host| peer(*host) == decision.endpoint),
+            service: decision.service,
+            generation: decision.generation,
+        },
+        Verdict::Refused => Outcome::Refused(decision.errno),
+        Verdict::Unsettled => {
+            assert_eq!(decision.errno, EAGAIN);
+            Outcome::Unsettled
+        }
+    }
+}
+
+fn sent(host: u8, generation: u32) -> Outcome {
+    Outcome::Sent { host: Some(host), service: SERVICE, generation }
+}
+
+/// What `KEY` gets in maps that `change` has prepared and nobody changes meanwhile.
+fn decided(change: impl FnOnce(&mut Memory)) -> Decision {
+    let race = Race::new(&[], &[]);
+    change(&mut race.memory.borrow_mut());
+    decide(&race, &KEY, Reach::Ipv4)
+}
+
+/// Every outcome that `KEY` can get while a writer takes the steps of `script` in order, each at
+/// any instant.
+fn outcomes(script: &[Step]) -> HashSet<Outcome> {
+    let mut seen = HashSet::new();
+    let mut at = vec![0; script.len()];
+    // Two looks and a half: later steps have no effect that earlier ones do not have.
+    const INSTANTS: usize = 20;
+    loop {
+        let race = Race::new(script, &at);
+        seen.insert(outcome(&decide(&race, &KEY, Reach::Ipv4)));
+        // The next non-decreasing sequence.
+        let Some(last) = at.iter().rposition(|instant| *instant < INSTANTS) else { return seen };
+        let next = at[last] + 1;
+        at[last..].fill(next);
+    }
+}
+
+#[test]
+fn a_connection_is_sent_to_the_endpoint_the_random_word_selects() {
+    for (random, host) in [(0, 1), (0x7fff_ffff, 1), (0x8000_0000, 2), (u32::MAX, 2)] {
+        let race = Race::new(&[], &[]);
+        race.random.borrow_mut().push(random);
+        let decision = decide(&race, &KEY, Reach::Ipv4);
+        assert_eq!((outcome(&decision), decision.retries), (sent(host, 1), 0));
+        // The cost of the plain case: the element and three words of it, the head, and six words
+        // of the table: the identity twice, the shape, and an endpoint's address and port.
+        assert_eq!(race.reads.get(), 11);
+    }
+}
+
+#[test]
+fn an_address_that_is_not_a_frontend_is_untouched() {
+    let race = Race::new(&[], &[]);
+    let decision = decide(&race, &OTHER_KEY, Reach::Ipv4);
+    assert_eq!((outcome(&decision), decision.service), (Outcome::Untouched, NO_SERVICE));
+    assert_eq!(race.reads.get(), 1);
+}
+
+#[test]
+fn a_frontend_leads_nowhere_outside_its_generations() {
+    for (from, until, expected) in
+        [(1, 2, sent(1, 1)), (2, Frontend::FOREVER, Outcome::Untouched), (0, 1, Outcome::Untouched)]
+    {
+        let got = decided(|memory| memory.pool[0] = frontend(&KEY, SERVICE, from, until));
+        assert_eq!(outcome(&got), expected, "in force from {from} until {until}");
+    }
+    let got = decided(|memory| {
+        // Even one that would be in force at generation 0.
+        memory.pool[0] = frontend(&KEY, SERVICE, 0, Frontend::FOREVER);
+        memory.heads[SERVICE as usize] = HeadWord::UNPUBLISHED;
+    });
+    assert_eq!(outcome(&got), Outcome::Untouched);
+}
+
+#[test]
+fn a_service_without_endpoint_refuses_with_its_errno() {
+    for (configured, errno) in
+        [(111, 111), (113, 113), (4095, 4095), (0, ECONNREFUSED), (4096, ECONNREFUSED)]
+    {
+        let got = decided(|memory| memory.slots[0] = header(SERVICE, 1, 0, configured, 0));
+        assert_eq!(outcome(&got), Outcome::Refused(errno));
+        assert_eq!(got.service, SERVICE);
+    }
+}
+
+#[test]
+fn what_the_programs_do_not_know_is_refused() {
+    let got = decided(|memory| memory.slots[0] = header(SERVICE, 1, 2, 0, 2));
+    assert_eq!(outcome(&got), Outcome::Refused(EINVAL));
+}
+
+#[test]
+fn an_ipv4_socket_is_refused_an_ipv6_endpoint() {
+    let native: Step = |memory| memory.slots[1][words::ENDPOINT_ADDRESS_HIGH] = 0x96fd;
+    assert_eq!(outcome(&decided(native)), Outcome::Refused(EHOSTUNREACH));
+    let race = Race::new(&[], &[]);
+    native(&mut race.memory.borrow_mut());
+    assert_eq!(decide(&race, &KEY, Reach::Any).verdict, Verdict::Sent);
+}
+
+#[test]
+fn tables_that_contradict_themselves_are_refused_with_eagain() {
+    let contradictions: [Step; 6] = [
+        |memory| memory.pool[0][words::FRONTEND_LEAD] ^= 1 << 32,
+        |memory| memory.pool[0] = frontend(&KEY, 99, 1, Frontend::FOREVER),
+        |memory| memory.slots[0][words::HEADER_IDENTITY] ^= 1,
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(u32::MAX, 1),
+        |memory| {
+            // The second row lies beyond the last slot.
+            memory.slots.truncate(2);
+            memory.slots[0] = header(SERVICE, 1, 2, 0, policy::RANDOM);
+        },
+        |memory| {
+            memory.slots[0] = header(SERVICE, 1, 2, 0, policy::WEIGHTED);
+            memory.slots[1] = endpoint_slot(1, 0, 2);
+            memory.slots[2] = endpoint_slot(2, 0, 2);
+        },
+    ];
+    for (index, contradiction) in contradictions.into_iter().enumerate() {
+        let race = Race::new(&[], &[]);
+        contradiction(&mut race.memory.borrow_mut());
+        *race.random.borrow_mut() = vec![u32::MAX; 2 * limit::LOOKS as usize];
+        let decision = decide(&race, &KEY, Reach::Ipv4);
+        assert_eq!(outcome(&decision), Outcome::Unsettled, "contradiction {index}");
+        assert_eq!(decision.retries, limit::LOOKS, "contradiction {index}");
+    }
+}
+
+#[test]
+fn weights_are_kept_by_the_alias_table() {
+    // Weights 1 and 3: the light endpoint has half of its row, the other takes the rest.
+    const HALF: u32 = 1 << 31;
+    let race = Race::new(&[], &[]);
+    {
+        let mut memory = race.memory.borrow_mut();
+        memory.slots[0] = header(SERVICE, 1, 2, 0, policy::WEIGHTED);
+        memory.slots[1] = endpoint_slot(1, HALF, 1);
+        memory.slots[2] = endpoint_slot(2, 0, 1);
+    }
+    const STEP: usize = 1 << 26;
+    let mut light = 0;
+    let words: Vec<u32> = (0..=u32::MAX).step_by(STEP).collect();
+    for row in &words {
+        for split in &words {
+            *race.random.borrow_mut() = vec![*split, *row];
+            match outcome(&decide(&race, &KEY, Reach::Ipv4)) {
+                outcome if outcome == sent(1, 1) => light += 1,
+                outcome => assert_eq!(outcome, sent(2, 1)),
+            }
+        }
+    }
+    assert_eq!(light * 4, words.len() * words.len());
+}
+
+#[test]
+fn a_replaced_table_is_seen_wholly_old_or_wholly_new() {
+    let script: [Step; 6] = [
+        |memory| memory.table(4, SERVICE, 2, policy::RANDOM, &[3]),
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(4, 2),
+        // The old range is freed and given to another service, word by word.
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+        |memory| memory.slots[1] = endpoint_slot(9, 0, 0),
+        |memory| memory.slots[0] = header(OTHER, 1, 1, 0, policy::RANDOM),
+        |memory| memory.heads[OTHER as usize] = HeadWord::new(0, 1),
+    ];
+    assert_eq!(outcomes(&script), HashSet::from([sent(1, 1), sent(3, 2)]));
+}
+
+#[test]
+fn a_service_that_loses_its_endpoints_refuses_and_never_passes() {
+    let script: [Step; 4] = [
+        |memory| memory.table(4, SERVICE, 2, policy::RANDOM, &[]),
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(4, 2),
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+        |memory| memory.slots[1] = [0; 4],
+    ];
+    assert_eq!(outcomes(&script), HashSet::from([sent(1, 1), Outcome::Refused(ECONNREFUSED)]));
+}
+
+#[test]
+fn an_element_given_to_another_key_is_never_taken_for_ones_own() {
+    let script: [Step; 4] = [
+        // The kernel updates a hash by inserting a new element and freeing the old one...
+        |memory| {
+            memory.pool[1] = frontend(&KEY, SERVICE, 1, 5);
+            memory.elements.insert(KEY, 1);
+        },
+        // ...which the next update takes, word by word: here for a key that is not in force yet.
+        |memory| memory.pool[0][words::FRONTEND_LEAD] = word(OTHER, OTHER_KEY.tag()),
+        |memory| memory.pool[0][words::FRONTEND_SPAN] = word(7, Frontend::FOREVER),
+        |memory| {
+            memory.elements.insert(OTHER_KEY, 0);
+        },
+    ];
+    assert_eq!(outcomes(&script), HashSet::from([sent(1, 1)]));
+}
+
+#[test]
+fn a_frontend_that_moves_to_another_service_never_passes_untouched() {
+    let script: [Step; 5] = [
+        |memory| memory.table(4, OTHER, 1, policy::RANDOM, &[3]),
+        |memory| memory.heads[OTHER as usize] = HeadWord::new(4, 1),
+        |memory| {
+            memory.pool[1] = frontend(&KEY, OTHER, 1, Frontend::FOREVER);
+            memory.elements.insert(KEY, 1);
+        },
+        |memory| memory.heads[SERVICE as usize] = HeadWord::UNPUBLISHED,
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+    ];
+    let moved = Outcome::Sent { host: Some(3), service: OTHER, generation: 1 };
+    assert_eq!(outcomes(&script), HashSet::from([sent(1, 1), moved]));
+}
+
+#[test]
+fn a_new_frontend_waits_for_its_generation() {
+    let script: [Step; 3] = [
+        |memory| {
+            memory.pool[1] = frontend(&KEY, SERVICE, 2, Frontend::FOREVER);
+            memory.elements.insert(KEY, 1);
+        },
+        |memory| memory.table(4, SERVICE, 2, policy::RANDOM, &[3]),
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(4, 2),
+    ];
+    let expected = HashSet::from([sent(1, 1), Outcome::Untouched, sent(3, 2)]);
+    assert_eq!(outcomes(&script), expected);
+}
+
+#[test]
+fn a_table_that_never_stands_still_is_refused_and_counted() {
+    // Each look reads the head once; the header it finds is always of another generation.
+    let churn: Step = |memory| {
+        let generation = memory.heads[SERVICE as usize].generation() + 1;
+        memory.slots[0][words::HEADER_IDENTITY] = TableHeader::identity(SERVICE, generation);
+        memory.heads[SERVICE as usize] = HeadWord::new(0, generation);
+    };
+    let script = [churn; 40];
+    let at: Vec<usize> = (0..script.len()).map(|step| step + 1).collect();
+    let decision = decide(&Race::new(&script, &at), &KEY, Reach::Ipv4);
+    assert_eq!((outcome(&decision), decision.service), (Outcome::Unsettled, SERVICE));
+    assert_eq!(decision.retries, limit::LOOKS);
+}
+
+#[test]
+fn what_was_read_from_a_replaced_table_is_not_kept() {
+    // A look at a table without endpoints takes eight reads, the last of them that of the identity.
+    const READS: usize = 8;
+    let leave: Step = |memory| memory.slots[0][words::HEADER_IDENTITY] = 0;
+    let come_back: Step = |memory| memory.slots[0] = header(SERVICE, 1, 0, ECONNREFUSED, 0);
+    let script: Vec<Step> = [come_back, leave].repeat(limit::LOOKS as usize);
+    let at: Vec<usize> =
+        (0..limit::LOOKS as usize).flat_map(|l| [l * READS, (l + 1) * READS - 1]).collect();
+    let decision = decide(&Race::new(&script, &at), &KEY, Reach::Ipv4);
+    assert_eq!((outcome(&decision), decision.retries), (Outcome::Unsettled, limit::LOOKS));
+}

@@ -1,0 +1,23 @@
+//! Holdfast's kernel programs: `connect(2)` to a service address becomes `connect(2)` to one of its
+//! endpoints, and `getpeername(2)` tells the client the address it asked for.
+//!
+//! - [`maps`]: the maps, and the only code that reads and writes them.
+//! - [`sock_addr`]: the socket and the address of the system call.
+//! - The decisions are in the library of this package, which is tested on the host.
+//!
+//! They run once for each system call and never for a packet.
+//!
+//! **Architecture Invariant:** a connection that cannot be decided is refused with an errno, never
+//! let through; and nothing here knows how large a map is.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod programs;
+#[cfg(target_arch = "bpf")]
+mod sock_addr;
+
+/// On any other target there is nothing to run: `build.sh` compiles this for the kernel.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

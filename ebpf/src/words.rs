@@ -1,0 +1,100 @@
+//! The shared structs as the 64-bit words the programs read them by.
+//!
+//! A writer may replace a value while a program reads it. One aligned 64-bit load is never torn, so
+//! fields that belong together are taken from one word; the assertions tie each word to the struct.
+
+use core::mem::offset_of;
+
+use holdfast_protocol::kernel::{Address, EndpointSlot, Frontend, SLOT_BYTES, TableHeader};
+
+/// A slot of `TABLES`, word by word.
+pub type Slot = [u64; SLOT_BYTES / size_of::<u64>()];
+/// A value of `FRONTENDS`, word by word.
+pub type FrontendWords = [u64; size_of::<Frontend>() / size_of::<u64>()];
+
+/// Word of a [`Frontend`]: its service number and its tag.
+pub const FRONTEND_LEAD: usize = 0;
+/// Word of a [`Frontend`]: the generations it is in force.
+pub const FRONTEND_SPAN: usize = 1;
+/// Word of a [`TableHeader`]: its identity.
+pub const HEADER_IDENTITY: usize = 0;
+/// Word of a [`TableHeader`]: what [`Shape`] holds.
+pub const HEADER_SHAPE: usize = 1;
+/// Word of an [`EndpointSlot`]: the first half of its address.
+pub const ENDPOINT_ADDRESS_HIGH: usize = 0;
+/// Word of an [`EndpointSlot`]: the second half of its address.
+pub const ENDPOINT_ADDRESS_LOW: usize = 1;
+/// Word of an [`EndpointSlot`]: its port, its weight and its threshold.
+pub const ENDPOINT_PORT: usize = 2;
+/// Word of an [`EndpointSlot`]: its alias.
+pub const ENDPOINT_ALIAS: usize = 3;
+
+// In a little-endian word the field with the lower offset is the lower half.
+const _: () = {
+    assert!(cfg!(target_endian = "little"));
+    assert!(offset_of!(Frontend, service) == 0 && offset_of!(Frontend, tag) == 4);
+    assert!(offset_of!(Frontend, from) == 8 && offset_of!(Frontend, until) == 12);
+    assert!(offset_of!(TableHeader, service) == 0 && offset_of!(TableHeader, generation) == 4);
+    assert!(offset_of!(TableHeader, endpoints) == 8);
+    assert!(offset_of!(TableHeader, no_endpoint_errno) == 12);
+    assert!(offset_of!(TableHeader, policy) == 14);
+    assert!(offset_of!(EndpointSlot, address) == 0 && offset_of!(EndpointSlot, port_be) == 16);
+    assert!(offset_of!(EndpointSlot, threshold) == 20 && offset_of!(EndpointSlot, alias) == 24);
+};
+
+/// The field at the lower offset of a word of two 32-bit fields.
+#[inline(always)]
+#[must_use]
+pub const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+/// The field at the higher offset of a word of two 32-bit fields.
+#[inline(always)]
+#[must_use]
+pub const fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// The [`Frontend`] that these two words hold.
+#[inline(always)]
+#[must_use]
+pub const fn frontend(lead: u64, span: u64) -> Frontend {
+    Frontend { service: low(lead), tag: high(lead), from: low(span), until: high(span) }
+}
+
+/// What a [`TableHeader`] says about the slots that follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many endpoints follow.
+    pub endpoints: u32,
+    /// The `errno` of a connection when none follows.
+    pub no_endpoint_errno: u16,
+    /// How one is chosen: one of [`policy`](holdfast_protocol::kernel::policy).
+    pub policy: u8,
+}
+
+/// The [`Shape`] in the word [`HEADER_SHAPE`].
+#[inline(always)]
+#[must_use]
+pub const fn shape(word: u64) -> Shape {
+    Shape {
+        endpoints: low(word),
+        no_endpoint_errno: high(word) as u16,
+        policy: (high(word) >> 16) as u8,
+    }
+}
+
+/// The address in the words [`ENDPOINT_ADDRESS_HIGH`] and [`ENDPOINT_ADDRESS_LOW`].
+#[inline(always)]
+#[must_use]
+pub const fn address(high_half: u64, low_half: u64) -> Address {
+    [low(high_half), high(high_half), low(low_half), high(low_half)]
+}
+
+/// The port, in network order, in the word [`ENDPOINT_PORT`].
+#[inline(always)]
+#[must_use]
+pub const fn port_be(word: u64) -> u16 {
+    word as u16
+}

@@ -1,0 +1,222 @@
+//! Array maps in this process's memory.
+//!
+//! The kernel shares the pages of a `BPF_F_MMAPABLE` array with whoever maps it, so an element is
+//! read and written without a system call, and a program sees a store as soon as it is made.
+
+use std::cell::OnceCell;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use holdfast_protocol::kernel::{
+    EndpointSlot, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, TableHeader,
+};
+
+use crate::command::BpfError;
+use crate::object::map_info;
+
+/// A struct that lives in a map: every bit pattern is a valid value, and it has no padding.
+///
+/// # Safety
+///
+/// Implement it only for `#[repr(C)]` structs of integers whose size is the sum of its fields'.
+pub unsafe trait Plain: Copy + 'static {}
+
+macro_rules! plain {
+    ($($type:ty),* $(,)?) => {$(
+        // SAFETY: `#[repr(C)]` or a primitive, integers only, and without padding: the sizes are
+        // asserted beside their definitions.
+        unsafe impl Plain for $type {}
+    )*};
+}
+
+plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
+plain!(FrontendKey, Frontend, [u8; 32]);
+
+/// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
+/// elements are multiples of 8 bytes.
+const WINDOW: u32 = 8192;
+
+/// A memory-mapped array map of `T`s.
+///
+/// It starts out read-only: a process that may not write yet faults instead of writing.
+///
+/// It is mapped in windows, each when an element in it is first asked for. The kernel enters every
+/// page of a mapping into the page table at once, again when the protection changes, and takes each
+/// out when the process ends: for arrays that are mostly unused, that is most of what a worker's
+/// start and end would cost.
+#[derive(Debug)]
+pub struct MappedArray<T: Plain> {
+    file: OwnedFd,
+    /// The map's name, for messages.
+    name: String,
+    /// How many elements there are.
+    length: u32,
+    /// Where each window is mapped, for as long as this value lives.
+    windows: Box<[OnceCell<NonNull<T>>]>,
+    /// Whether the pages may be written.
+    writable: bool,
+    elements: PhantomData<T>,
+}
+
+// SAFETY: the mappings belong to the process, not to a thread, and every access is by value.
+unsafe impl<T: Plain> Send for MappedArray<T> {}
+
+impl<T: Plain> MappedArray<T> {
+    /// The array map `file`, read-only for now.
+    ///
+    /// # Errors
+    ///
+    /// When it is not an array of `T`s, was not made to be mapped, or the kernel refuses.
+    pub fn map(file: OwnedFd) -> Result<Self, BpfError> {
+        let info = map_info(file.as_fd())?;
+        let element = u32::try_from(size_of::<T>()).expect("elements are small");
+        // The kernel rounds elements up to 8 bytes; ours are multiples of 8, so they lie densely.
+        if info.shape.value_bytes != element || element % 8 != 0 {
+            let why = format!("elements of {} bytes, expected {element}", info.shape.value_bytes);
+            return Err(BpfError::invalid("mmap", info.name, why));
+        }
+        let length = info.shape.max_entries;
+        let windows = (0..length.div_ceil(WINDOW)).map(|_| OnceCell::new()).collect();
+        let (name, writable, elements) = (info.name, false, PhantomData);
+        let array = Self { file, name, length, windows, writable, elements };
+        // What cannot be mapped at all should show here.
+        if length > 0 {
+            let first = array.map_window(0)?;
+            let _empty = array.windows[0].set(first);
+        }
+        Ok(array)
+    }
+
+    /// Lets this process write the array, or stops it from doing so.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses (`mprotect(2)`).
+    pub fn protect(&mut self, writable: bool) -> Result<(), BpfError> {
+        for (window, base) in self.mapped() {
+            self.protect_window(window, base, writable)?;
+        }
+        self.writable = writable;
+        Ok(())
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub const fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// The element at `index`, as it is at this moment.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is not below [`length`](Self::length), or the kernel has no memory to map it.
+    #[must_use]
+    pub fn read(&self, index: u32) -> T {
+        // SAFETY: `element` checks the bounds; any bit pattern is a `T`.
+        unsafe { self.element(index).as_ptr().read_volatile() }
+    }
+
+    /// Writes the element at `index`. Not one step for a reader unless `T` is a single word: use it
+    /// for what nothing reads yet.
+    ///
+    /// # Panics
+    ///
+    /// As [`read`](Self::read), or when the array is read-only.
+    pub fn write(&mut self, index: u32, value: T) {
+        assert!(self.writable, "a worker that has not been granted wrote to a mapped array");
+        // SAFETY: `element` checks the bounds, and the pages are writable.
+        unsafe { self.element(index).as_ptr().write_volatile(value) }
+    }
+
+    fn element(&self, index: u32) -> NonNull<T> {
+        assert!(index < self.length, "element {index} of an array of {}", self.length);
+        let window = index / WINDOW;
+        let base = *self.windows[window as usize]
+            .get_or_init(|| self.map_window(window).unwrap_or_else(|error| panic!("{error}")));
+        // SAFETY: within the window, which has this many elements or ends with the array.
+        unsafe { base.add((index % WINDOW) as usize) }
+    }
+
+    fn map_window(&self, window: u32) -> Result<NonNull<T>, BpfError> {
+        let offset = size_of::<T>() * WINDOW as usize * window as usize;
+        let offset = libc::off_t::try_from(offset).expect("a map is smaller than an address space");
+        // Mapped writable first, because the kernel never lets a mapping that was made read-only
+        // become writable (`bpf_map_mmap` drops `VM_MAYWRITE`).
+        // SAFETY: a fresh shared mapping at an address the kernel chooses.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                self.window_bytes(window),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                self.file.as_raw_fd(),
+                offset,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(self.refused("mmap"));
+        }
+        let base = NonNull::new(base.cast()).expect("the kernel never maps at address 0 unasked");
+        if !self.writable {
+            self.protect_window(window, base, false)?;
+        }
+        Ok(base)
+    }
+
+    fn protect_window(
+        &self,
+        window: u32,
+        base: NonNull<T>,
+        writable: bool,
+    ) -> Result<(), BpfError> {
+        let protection =
+            if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let bytes = self.window_bytes(window);
+        // SAFETY: the range is exactly a mapping this value owns.
+        match unsafe { libc::mprotect(base.as_ptr().cast(), bytes, protection) } {
+            0 => Ok(()),
+            _ => Err(self.refused("mprotect")),
+        }
+    }
+
+    fn refused(&self, command: &'static str) -> BpfError {
+        BpfError { command, object: self.name.clone(), source: io::Error::last_os_error() }
+    }
+
+    fn window_bytes(&self, window: u32) -> usize {
+        size_of::<T>() * (self.length - window * WINDOW).min(WINDOW) as usize
+    }
+
+    /// The windows that are mapped, and where.
+    fn mapped(&self) -> impl Iterator<Item = (u32, NonNull<T>)> {
+        (0..).zip(&self.windows).filter_map(|(window, base)| Some((window, *base.get()?)))
+    }
+}
+
+impl MappedArray<HeadWord> {
+    /// Publishes `word` at `index`: one aligned 8-byte store, after everything written before it.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](Self::write).
+    pub fn publish(&mut self, index: u32, word: HeadWord) {
+        assert!(self.writable, "a worker that has not been granted published a service");
+        // SAFETY: within the mapping and aligned to 8 bytes; programs and this process access it
+        // only as whole words.
+        let cell = unsafe { AtomicU64::from_ptr(self.element(index).as_ptr().cast()) };
+        cell.store(word.0, Ordering::Release);
+    }
+}
+
+impl<T: Plain> Drop for MappedArray<T> {
+    fn drop(&mut self) {
+        for (window, base) in self.mapped() {
+            // SAFETY: the range is exactly a mapping this value owns; nothing borrows from it.
+            unsafe { libc::munmap(base.as_ptr().cast(), self.window_bytes(window)) };
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The rules that concern more than one value: of a service, of a file, of all files together.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use crate::decode::Located;
+use crate::diagnostic::{Diagnostics, FileName, Position};
+use crate::limit::{MAX_ENDPOINTS, MAX_FRONTENDS, MAX_SERVICES};
+use crate::model::{Endpoint, Port, Protocol};
+
+/// What clients connect to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Frontend {
+    address: IpAddr,
+    port: NonZeroU16,
+    protocol: Protocol,
+}
+
+/// Takes down every rule that `services` break.
+pub(crate) fn all(services: &[Located], files: &[FileName], diagnostics: &mut Diagnostics) {
+    let mut check = Check { files, diagnostics };
+    if !check.fits(services) {
+        return;
+    }
+    check.names(services);
+    for located in services {
+        check.addresses(located);
+        check.ports(located);
+        check.endpoints(located);
+    }
+    let frontends = check.frontends(services);
+    let addresses: HashSet<IpAddr> = frontends.keys().map(|frontend| frontend.address).collect();
+    for located in services {
+        // Practically no endpoint has a frontend's address, so ports need not be looked at.
+        let suspects = located.service.endpoints.iter().zip(&located.endpoints);
+        for (endpoint, at) in suspects.filter(|(endpoint, _)| addresses.contains(&endpoint.address))
+        {
+            check.loops(located, endpoint, *at, services, &frontends);
+        }
+    }
+}
+
+struct Check<'a> {
+    files: &'a [FileName],
+    diagnostics: &'a mut Diagnostics,
+}
+
+impl Check<'_> {
+    fn report(&mut self, located: &Located, at: Position, message: impl std::fmt::Display) {
+        self.diagnostics.push(&self.files[located.file], at, message);
+    }
+
+    /// Where the service is told, for an error in another place.
+    fn place(&self, located: &Located, at: Position) -> String {
+        format!("`{}` ({})", located.service.name, self.files[located.file].at(at))
+    }
+
+    /// Whether all services together are within the limits. The first one over is reported.
+    fn fits(&mut self, services: &[Located]) -> bool {
+        let mut totals = [
+            ("services", MAX_SERVICES, 0),
+            ("frontends", MAX_FRONTENDS, 0),
+            ("endpoints", MAX_ENDPOINTS, 0),
+        ];
+        for located in services {
+            let service = &located.service;
+            let frontends = service.addresses.len() * service.ports.len();
+            for ((what, limit, total), more) in
+                totals.iter_mut().zip([1, frontends, service.endpoints.len()])
+            {
+                *total += more;
+                if *total > *limit {
+                    let message = format!("with this service there are more than {limit} {what}");
+                    self.report(located, located.position, message);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn names(&mut self, services: &[Located]) {
+        let mut first: HashMap<&str, &Located> = HashMap::with_capacity(services.len());
+        for located in services.iter().filter(|located| !located.service.name.is_empty()) {
+            if let Some(earlier) = first.get(located.service.name.as_str()) {
+                let place = self.files[earlier.file].at(earlier.position);
+                let name = &located.service.name;
+                let message = format!("there is a service `{name}` already, at {place}");
+                self.report(located, located.position, message);
+            } else {
+                first.insert(&located.service.name, located);
+            }
+        }
+    }
+
+    fn addresses(&mut self, located: &Located) {
+        let mut first = HashMap::new();
+        for (address, at) in located.service.addresses.iter().zip(&located.addresses) {
+            if let Some(earlier) = first.get(address) {
+                self.report(located, *at, format_args!("{address} is listed already at {earlier}"));
+            } else {
+                first.insert(address, at);
+            }
+        }
+    }
+
+    fn ports(&mut self, located: &Located) {
+        let mut names = HashMap::new();
+        let mut numbers = HashMap::new();
+        for (port, at) in located.service.ports.iter().zip(&located.ports) {
+            let Port { name, port, protocol, .. } = port;
+            if let Some(earlier) = names.get(name) {
+                let message = format_args!("the port name `{name}` is taken already at {earlier}");
+                self.report(located, at.name, message);
+            } else {
+                names.insert(name, at.name);
+            }
+            if let Some(earlier) = numbers.get(&(port, protocol)) {
+                let message = format_args!("port {port}/{protocol} is listed already at {earlier}");
+                self.report(located, at.port, message);
+            } else {
+                numbers.insert((port, protocol), at.port);
+            }
+        }
+    }
+
+    fn endpoints(&mut self, located: &Located) {
+        self.duplicate_endpoints(located);
+        let endpoints = &located.service.endpoints;
+        if endpoints.is_empty() || !located.endpoints_whole {
+            return;
+        }
+        if endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+            let message = "every endpoint has weight 0, so no connection could be made: give one a \
+                           weight above 0, or write `endpoints: []` to refuse connections";
+            self.report(located, located.endpoints[0], message);
+            return;
+        }
+        let ipv4 = |endpoint: &&Endpoint| endpoint.address.is_ipv4();
+        let usable = endpoints.iter().filter(ipv4).any(|endpoint| endpoint.weight > 0);
+        let addresses = located.service.addresses.iter().zip(&located.addresses);
+        if let Some((address, at)) = addresses.into_iter().find(|(address, _)| address.is_ipv4())
+            && !usable
+        {
+            let lack = match endpoints.iter().find(ipv4) {
+                None => "every endpoint is an IPv6 one",
+                Some(_) => "every IPv4 endpoint has weight 0",
+            };
+            let message = format!(
+                "{lack}, which a connection to the IPv4 address {address} cannot reach: list an \
+                 IPv4 endpoint with a weight above 0, or remove the address"
+            );
+            self.report(located, *at, message);
+        }
+    }
+
+    /// Two endpoints are the same when connections of any port go to the same place.
+    fn duplicate_endpoints(&mut self, located: &Located) {
+        let targets: HashSet<NonZeroU16> =
+            located.service.ports.iter().map(|port| port.target_port).collect();
+        let mut first: HashMap<(IpAddr, Option<NonZeroU16>), Position> = HashMap::new();
+        // Per address, the first endpoint whose own port is one of the target ports.
+        let mut on_target: HashMap<IpAddr, Position> = HashMap::new();
+        for (endpoint, at) in located.service.endpoints.iter().zip(&located.endpoints) {
+            let Endpoint { address, port, .. } = *endpoint;
+            let is_target = port.is_some_and(|port| targets.contains(&port));
+            let earlier = first.get(&(address, port)).or_else(|| match port {
+                Some(_) if is_target => first.get(&(address, None)),
+                Some(_) => None,
+                None => on_target.get(&address),
+            });
+            if let Some(earlier) = earlier {
+                let message = format_args!("this endpoint is listed already at {earlier}");
+                self.report(located, *at, message);
+                continue;
+            }
+            first.insert((address, port), *at);
+            if is_target {
+                on_target.entry(address).or_insert(*at);
+            }
+        }
+    }
+
+    /// Every frontend and the number of the service it belongs to; one that belongs to two is
+    /// reported.
+    fn frontends(&mut self, services: &[Located]) -> HashMap<Frontend, usize> {
+        let mut owners: HashMap<Frontend, usize> = HashMap::new();
+        for (number, located) in services.iter().enumerate() {
+            for (address, at) in located.service.addresses.iter().zip(&located.addresses) {
+                for port in &located.service.ports {
+                    let Port { port, protocol, .. } = *port;
+                    let frontend = Frontend { address: *address, port, protocol };
+                    let owner = *owners.entry(frontend).or_insert(number);
+                    // Within one service, the addresses and ports have been compared already.
+                    if owner != number {
+                        let other = &services[owner];
+                        let place = self.place(other, position_of(other, *address));
+                        let what = name_of(frontend);
+                        let message =
+                            format_args!("{what} is a frontend of service {place} already");
+                        self.report(located, *at, message);
+                    }
+                }
+            }
+        }
+        owners
+    }
+
+    /// Connections are forwarded once: one that is sent to a frontend would arrive nowhere.
+    fn loops(
+        &mut self,
+        located: &Located,
+        endpoint: &Endpoint,
+        at: Position,
+        services: &[Located],
+        frontends: &HashMap<Frontend, usize>,
+    ) {
+        let target = |port: &Port| Frontend {
+            address: endpoint.address,
+            port: endpoint.port.unwrap_or(port.target_port),
+            protocol: port.protocol,
+        };
+        let hit = located.service.ports.iter().map(target).find_map(|frontend| {
+            frontends.get(&frontend).map(|number| (frontend, &services[*number]))
+        });
+        if let Some((frontend, owner)) = hit {
+            let place = self.place(owner, position_of(owner, endpoint.address));
+            let what = name_of(frontend);
+            let message = format_args!(
+                "the endpoint {what} is itself a frontend of service {place}, and a connection is \
+                 forwarded only once: list the endpoints behind it"
+            );
+            self.report(located, at, message);
+        }
+    }
+}
+
+/// Where the service lists `address`.
+fn position_of(located: &Located, address: IpAddr) -> Position {
+    let mut places = located.service.addresses.iter().zip(&located.addresses);
+    places.find(|(listed, _)| **listed == address).map_or(located.position, |(_, at)| *at)
+}
+
+/// `127.96.0.10:80/tcp`, with brackets around an IPv6 address.
+fn name_of(Frontend { address, port, protocol }: Frontend) -> String {
+    format!("{}/{protocol}", std::net::SocketAddr::new(address, port.get()))
+}

@@ -1,0 +1,240 @@
+//! The tree of one file to its services, each rule of a single value checked. What concerns more
+//! than one value is left to [`check`](crate::check).
+
+use std::num::NonZeroU16;
+
+use crate::diagnostic::Position;
+use crate::fields::{Fields, list, scalar};
+use crate::limit::{
+    MAX_ADDRESSES_PER_SERVICE, MAX_ENDPOINTS_PER_SERVICE, MAX_PORTS_PER_SERVICE, MAX_SERVICES,
+    MAX_WEIGHT,
+};
+use crate::model::{Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
+use crate::report::Report;
+use crate::scalar::{address, one_of, port_name, service_name, whole_number};
+use crate::tree::{Node, Value};
+
+/// A service, and where its parts stand.
+pub(crate) struct Located {
+    /// Number of the file it is in.
+    pub(crate) file: usize,
+    pub(crate) service: Service,
+    /// Of the name.
+    pub(crate) position: Position,
+    /// One for each address of the service.
+    pub(crate) addresses: Vec<Position>,
+    /// One for each port of the service.
+    pub(crate) ports: Vec<PortPositions>,
+    /// One for each endpoint of the service.
+    pub(crate) endpoints: Vec<Position>,
+    /// Whether every endpoint that is listed could be told: what is said about all of them would
+    /// be wrong otherwise.
+    pub(crate) endpoints_whole: bool,
+}
+
+/// Where the parts of a port stand.
+#[derive(Clone, Copy)]
+pub(crate) struct PortPositions {
+    pub(crate) name: Position,
+    pub(crate) port: Position,
+}
+
+const FILE_KEYS: [&str; 1] = ["services"];
+const SERVICE_KEYS: [&str; 6] =
+    ["name", "addresses", "ports", "load_balancing", "no_endpoint", "endpoints"];
+const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
+const LOAD_BALANCING_KEYS: [&str; 1] = ["policy"];
+const ENDPOINT_KEYS: [&str; 3] = ["address", "port", "weight"];
+
+/// The services of the tree `root`, as far as they can be told; what cannot is reported. A service
+/// comes without the parts that were refused, so that its other ones can be checked.
+pub(crate) fn services(root: &Node, file: usize, report: &mut Report<'_>) -> Vec<Located> {
+    if matches!(&root.value, Value::Scalar(scalar) if scalar.is_null()) {
+        report.at(
+            Position::START,
+            "the file is empty, as after a save that was cut off: write `services: []` for none",
+        );
+        return Vec::new();
+    }
+    Fields::of(root, "the file", &FILE_KEYS, report)
+        .and_then(|fields| fields.require("services", "the file", report))
+        .and_then(|node| list(node, "services", MAX_SERVICES, report))
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|node| service(node, file, report))
+        .collect()
+}
+
+fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located> {
+    const WHAT: &str = "the service";
+    let fields = Fields::of(node, WHAT, &SERVICE_KEYS, report)?;
+    let name = fields.require("name", WHAT, report);
+    let position = name.map_or(node.position, |name| name.position);
+    let name = name.and_then(|node| text(node, "the service name", service_name, report));
+
+    let (addresses, address_positions) = addresses(&fields, report);
+    let (ports, port_positions) = ports(&fields, report);
+    let policy = fields.get("load_balancing").and_then(|node| policy(node, report));
+    let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
+    let listed = listed_endpoints(&fields, report);
+    let (endpoints, endpoint_positions) = endpoints(listed, report);
+    Some(Located {
+        file,
+        service: Service {
+            name: name.unwrap_or_default(),
+            addresses,
+            ports,
+            policy: policy.unwrap_or_default(),
+            no_endpoint: no_endpoint.unwrap_or_default(),
+            endpoints,
+        },
+        endpoints_whole: listed.len() == endpoint_positions.len(),
+        position,
+        addresses: address_positions,
+        ports: port_positions,
+        endpoints: endpoint_positions,
+    })
+}
+
+fn addresses(
+    fields: &Fields<'_>,
+    report: &mut Report<'_>,
+) -> (Vec<std::net::IpAddr>, Vec<Position>) {
+    non_empty(fields, "addresses", MAX_ADDRESSES_PER_SERVICE, report)
+        .iter()
+        .filter_map(|node| {
+            let scalar = scalar(node, "the address", report)?;
+            Some((report.accept(node.position, address(scalar))?, node.position))
+        })
+        .unzip()
+}
+
+fn ports(fields: &Fields<'_>, report: &mut Report<'_>) -> (Vec<Port>, Vec<PortPositions>) {
+    non_empty(fields, "ports", MAX_PORTS_PER_SERVICE, report)
+        .iter()
+        .filter_map(|node| port(node, report))
+        .unzip()
+}
+
+fn port(node: &Node, report: &mut Report<'_>) -> Option<(Port, PortPositions)> {
+    const WHAT: &str = "the port";
+    let fields = Fields::of(node, WHAT, &PORT_KEYS, report)?;
+    let name_node = fields.require("name", WHAT, report);
+    let port_node = fields.require("port", WHAT, report);
+    let protocol = match fields.get("protocol") {
+        None => Some(Protocol::default()),
+        Some(node) => protocol(node, report),
+    };
+    let target_port = fields.get("target_port").map(|node| number(node, "target port", report));
+
+    let name = name_node.and_then(|node| text(node, "the port name", port_name, report));
+    let port = port_node.and_then(|node| number(node, "port", report));
+    let positions = PortPositions { name: name_node?.position, port: port_node?.position };
+    let target_port = match target_port {
+        None => port?,
+        Some(target_port) => target_port?,
+    };
+    Some((Port { name: name?, port: port?, protocol: protocol?, target_port }, positions))
+}
+
+fn listed_endpoints<'t>(fields: &Fields<'t>, report: &mut Report<'_>) -> &'t [Node] {
+    fields
+        .get("endpoints")
+        .and_then(|node| list(node, "endpoints", MAX_ENDPOINTS_PER_SERVICE, report))
+        .unwrap_or_default()
+}
+
+fn endpoints(listed: &[Node], report: &mut Report<'_>) -> (Vec<Endpoint>, Vec<Position>) {
+    listed.iter().filter_map(|node| Some((endpoint(node, report)?, node.position))).unzip()
+}
+
+fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<Endpoint> {
+    const WHAT: &str = "the endpoint";
+    let fields = Fields::of(node, WHAT, &ENDPOINT_KEYS, report)?;
+    let address = fields
+        .require("address", WHAT, report)
+        .and_then(|node| Some((node, scalar(node, "the address", report)?)))
+        .and_then(|(node, scalar)| report.accept(node.position, address(scalar)));
+    let port = fields.get("port").map(|node| number(node, "port", report));
+    let weight = fields.get("weight").map(|node| weight(node, report));
+    Some(Endpoint {
+        address: address?,
+        port: match port {
+            None => None,
+            Some(port) => Some(port?),
+        },
+        weight: weight.unwrap_or(Some(DEFAULT_WEIGHT))?,
+    })
+}
+
+/// The weight of an endpoint that says none: all such endpoints count the same.
+const DEFAULT_WEIGHT: u16 = 1;
+
+fn weight(node: &Node, report: &mut Report<'_>) -> Option<u16> {
+    let scalar = scalar(node, "the weight", report)?;
+    report.accept(node.position, whole_number(scalar, "weight", 0..=MAX_WEIGHT))
+}
+
+fn number(node: &Node, what: &str, report: &mut Report<'_>) -> Option<NonZeroU16> {
+    let scalar = scalar(node, what, report)?;
+    let number = report.accept(node.position, whole_number(scalar, what, 1..=u16::MAX))?;
+    NonZeroU16::new(number)
+}
+
+fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
+    let fields = Fields::of(node, "`load_balancing`", &LOAD_BALANCING_KEYS, report)?;
+    let all = [Policy::Random, Policy::Weighted];
+    choice(fields.get("policy")?, "policy", &all.map(|policy| (policy.as_str(), policy)), report)
+}
+
+fn protocol(node: &Node, report: &mut Report<'_>) -> Option<Protocol> {
+    let all = [Protocol::Tcp, Protocol::Udp];
+    choice(node, "protocol", &all.map(|protocol| (protocol.as_str(), protocol)), report)
+}
+
+fn no_endpoint(node: &Node, report: &mut Report<'_>) -> Option<NoEndpoint> {
+    let all = [NoEndpoint::Refuse, NoEndpoint::Unreachable, NoEndpoint::Deny];
+    choice(node, "`no_endpoint`", &all.map(|answer| (answer.as_str(), answer)), report)
+}
+
+/// The one of `known` that `node` names.
+fn choice<T: Copy>(
+    node: &Node,
+    what: &str,
+    known: &[(&str, T)],
+    report: &mut Report<'_>,
+) -> Option<T> {
+    let scalar = scalar(node, what, report)?;
+    let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+    let word = report.accept(node.position, one_of(scalar, what, &words))?;
+    known.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
+}
+
+/// The text at `node` if `rule` accepts it.
+fn text(
+    node: &Node,
+    what: &str,
+    rule: fn(&crate::tree::Scalar) -> Result<&str, String>,
+    report: &mut Report<'_>,
+) -> Option<String> {
+    let scalar = scalar(node, what, report)?;
+    report.accept(node.position, rule(scalar)).map(str::to_owned)
+}
+
+/// The items of the list `key`, which has to be there and not empty.
+fn non_empty<'t>(
+    fields: &Fields<'t>,
+    key: &str,
+    most: usize,
+    report: &mut Report<'_>,
+) -> &'t [Node] {
+    let Some(node) = fields.require(key, "the service", report) else { return &[] };
+    match list(node, key, most, report) {
+        Some([]) => {
+            report.at(node.position, format_args!("`{key}` is empty: write at least one"));
+            &[]
+        }
+        Some(items) => items,
+        None => &[],
+    }
+}

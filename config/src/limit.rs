@@ -1,0 +1,51 @@
+//! Every bound of the language. What exceeds one is refused by name; nothing is ever cut off.
+
+/// Largest configuration file, in bytes. 65,536 services of one endpoint each take some 10 MB.
+pub const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Largest sum of all files of a directory, in bytes: twice the largest file, so that memory stays
+/// bounded however many files there are.
+pub const MAX_TOTAL_BYTES: usize = 2 * MAX_FILE_BYTES;
+
+/// Most files in a directory. One file per team or per application stays far below it.
+pub const MAX_FILES: usize = 1024;
+
+/// Most services in all files together: as many as the kernel tables hold by default.
+pub const MAX_SERVICES: usize = 65_536;
+
+/// Most addresses of one service. Each is an entry of the kernel's frontend table per port.
+pub const MAX_ADDRESSES_PER_SERVICE: usize = 64;
+
+/// Most ports of one service.
+pub const MAX_PORTS_PER_SERVICE: usize = 256;
+
+/// Most frontends (address, port and protocol) in all files together. Addresses and ports multiply,
+/// so a short text could otherwise ask for more memory than a node has.
+pub const MAX_FRONTENDS: usize = 1_048_576;
+
+/// Most endpoints of one service.
+pub const MAX_ENDPOINTS_PER_SERVICE: usize = 65_535;
+
+/// Most endpoints in all files together: as many as the kernel tables have slots by default.
+pub const MAX_ENDPOINTS: usize = 1_048_576;
+
+/// Largest weight of an endpoint. Ratios up to 1:10,000 can be said, and the sum of all weights of
+/// a service fits 32 bits.
+pub const MAX_WEIGHT: u16 = 10_000;
+
+/// Longest service name, in bytes: a DNS label (RFC 1123).
+pub const MAX_SERVICE_NAME_BYTES: usize = 63;
+
+/// Longest port name, in bytes: an IANA service name (RFC 6335).
+pub const MAX_PORT_NAME_BYTES: usize = 15;
+
+/// Deepest nesting. The language itself nests six deep.
+pub const MAX_DEPTH: usize = 16;
+
+/// Most YAML nodes (keys, scalars, lists, mappings) in a file. The densest useful text needs about
+/// seven bytes for each, so this never binds before [`MAX_FILE_BYTES`] does for a real file.
+pub const MAX_NODES: usize = 4_194_304;
+
+/// Most errors that are kept. The rest is counted: nobody reads more, and one wrong tool can
+/// produce millions.
+pub const MAX_DIAGNOSTICS: usize = 100;

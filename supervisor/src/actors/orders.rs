@@ -1,0 +1,159 @@
+//! What the keeper does to workers when the machine says so: starts them, talks to them, ends them.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Instant;
+
+use actix::{Actor, AsyncContext, Context};
+use holdfast_protocol::handover::{ConfigReport, ConfigState, Occasion, ToChild};
+use holdfast_protocol::wire;
+
+use super::keeper::{Keeper, Live};
+use super::lifeline::Lifeline;
+use super::trials::Exposure;
+use crate::channel::{Channel, ChannelError};
+use crate::takeover::{Event, Phase, WorkerId};
+use crate::{oom, process, reactor, record};
+
+impl Keeper {
+    pub(super) fn spawn(
+        &mut self,
+        worker: WorkerId,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), String> {
+        let settings = &self.settings;
+        let path = settings.plan.worker.display();
+        let chosen = self.proof.binaries.choose().map_err(|error| format!("{path}: {error}"))?;
+        let mut command = Command::new(&chosen.program);
+        command.arg0(&settings.plan.worker);
+        command.arg("serve").arg("--config").arg(&settings.config);
+        command.args(["--user", &settings.worker_user]);
+        command.args(["--log-format", settings.log_format.as_str()]);
+        if settings.allow_root_worker {
+            command.arg("--allow-root");
+        }
+        oom::offer_instead(&mut command);
+        let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
+        // Registered first: a child that cannot be heard must not exist.
+        let channel = Rc::new(reactor::watch(ours).map_err(|error| error.to_string())?);
+        // With them, no other supervisor starts while this worker lives, whatever becomes of this one.
+        let mut kept = self.locks.borrow().descriptors();
+        let watch = match self.watches.take() {
+            Ok(watch) => {
+                command.arg(format!("--watch={}", watch.as_raw_fd()));
+                kept.push(watch.as_raw_fd());
+                Some(watch)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a worker has to look for changes: no instance of inotify");
+                None
+            }
+        };
+        let child = match process::spawn(&mut command, theirs, kept) {
+            Ok(child) => child,
+            Err(error) => {
+                let reason = format!("{path}: {error}");
+                self.put_binary_back(&chosen, &reason);
+                return Err(reason);
+            }
+        };
+        let gate = Rc::clone(&self.gate);
+        let lifeline = Lifeline::new(worker, Rc::clone(&channel), gate, ctx.address()).start();
+        let (since, version, report) = (Instant::now(), String::new(), ConfigReport::default());
+        let exposure = Exposure { binary: Some(chosen), ..Exposure::default() };
+        let live = Live { child, since, version, report, exposure, channel, watch, lifeline };
+        self.workers.insert(worker, live);
+        Ok(())
+    }
+
+    pub(super) fn hello(&self, epoch: u64, occasion: Occasion) -> ToChild {
+        ToChild::Hello {
+            newest: wire::VERSION,
+            oldest: wire::OLDEST_VERSION,
+            instance: self.settings.plan.instance.clone(),
+            epoch,
+            occasion,
+        }
+    }
+
+    /// Says what the former worker had put in force to one that follows it after a crash, or would:
+    /// who finds the same on disk is ready without compiling it first.
+    pub(super) fn tell_in_force(&self, worker: WorkerId, occasion: Occasion) -> Option<Event> {
+        let follows = matches!(occasion, Occasion::Recovery | Occasion::Standby);
+        let known = follows
+            && self.config.state != ConfigState::Unknown
+            && !self.proof.trials.is_set_aside(&self.config.digest);
+        known.then(|| self.tell(worker, &ToChild::InForce(self.config.clone()))).flatten()
+    }
+
+    /// Sends `message`; what it means that it could not be sent.
+    pub(super) fn tell(&self, worker: WorkerId, message: &ToChild) -> Option<Event> {
+        self.tell_with(worker, message, &[])
+    }
+
+    /// The same, with descriptors beside it.
+    pub(super) fn tell_with(
+        &self,
+        worker: WorkerId,
+        message: &ToChild,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Option<Event> {
+        let channel = self.workers.get(&worker)?.channel.get_ref();
+        fault(worker, channel.send(message, descriptors).err()?)
+    }
+
+    pub(super) fn offer(&self, worker: WorkerId) -> Option<Event> {
+        let channel = self.workers.get(&worker)?.channel.get_ref();
+        let send = |(offer, descriptors): (_, Vec<_>)| {
+            channel.send(&ToChild::Offer(offer), &descriptors).err()
+        };
+        fault(worker, self.estate.offers().into_iter().find_map(send)?)
+    }
+
+    pub(super) fn grant(&self, worker: WorkerId, epoch: u64) -> Option<Event> {
+        // Recorded first: a supervisor that starts again must never give an epoch out twice.
+        if let Err(error) = record::write_epoch(&self.settings.places.epoch(), epoch) {
+            tracing::error!(%error, epoch, "granting all the same; a restart may repeat this epoch");
+        }
+        self.tell(worker, &ToChild::Grant { epoch })
+    }
+
+    /// Keeps a spare worker from here on, or none, as far as this supervisor was told to at all.
+    pub(super) fn keep_spare(&mut self, wanted: bool, ctx: &mut Context<Self>) {
+        if self.settings.standby {
+            self.feed(Event::Spare(wanted), Instant::now(), ctx);
+        }
+    }
+
+    /// Tells the spare, if it is ready, what is in force now: what it was told at its start may be
+    /// long out of date.
+    pub(super) fn promote(&mut self, spare: WorkerId) -> Option<Event> {
+        let is_ready =
+            matches!(self.state.phase(spare)?, Phase::Shadow { .. } | Phase::Granting { .. });
+        if is_ready && self.config.state == ConfigState::InForce {
+            self.workers.get_mut(&spare)?.report = self.config.clone();
+            let told = self.tell_history(spare);
+            return told.or_else(|| self.tell_in_force(spare, Occasion::Standby));
+        }
+        None
+    }
+
+    pub(super) fn kill(&mut self, worker: WorkerId) {
+        let Some(live) = self.workers.get(&worker) else { return };
+        if let Some(reason) = self.state.fault(worker) {
+            tracing::warn!(pid = live.child.pid(), reason, "killing a worker");
+            reason.clone_into(&mut self.trouble);
+        }
+        live.child.kill();
+    }
+}
+
+fn fault(worker: WorkerId, error: ChannelError) -> Option<Event> {
+    match error {
+        // The end of file says so itself, after what the worker has said before.
+        ChannelError::Closed => None,
+        error => Some(Event::Fault(worker, error.to_string())),
+    }
+}

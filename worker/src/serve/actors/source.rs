@@ -1,0 +1,195 @@
+//! Reads the configuration when the worker starts and whenever it has changed on disk.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use holdfast_config::Sources;
+use nix::sys::inotify::Inotify;
+
+use super::compiler::{Compiler, Text};
+use super::lifeline::{End, Link, Pulse};
+use super::tables::{Order, Tables};
+use crate::serve::Configuration;
+use crate::serve::source::POLL_INTERVAL;
+use crate::serve::source::places::places;
+use crate::serve::source::reading;
+use crate::serve::source::settling::{Change, Settling};
+use crate::serve::source::signature::{Signature, signature};
+use crate::serve::source::watcher::Watcher;
+
+/// Why a worker ends whose configuration has left the directories it may read.
+const MOVED: &str = "the configuration has moved to another directory, which only a new worker may \
+                     read: this one has confined itself to where it was";
+
+/// Watches and reads the configuration.
+pub struct Source {
+    /// What changes are noticed with, until the actor starts.
+    watch: Option<Inotify>,
+    configuration: Arc<Configuration>,
+    compiler: Addr<Compiler>,
+    tables: Addr<Tables>,
+    link: Addr<Link>,
+    settling: Settling,
+    /// Of what was read last.
+    signature: Option<Signature>,
+    /// Digest of what was passed on last, or why there was nothing.
+    passed: Option<Result<String, String>>,
+    reading: bool,
+}
+
+/// This worker, and nobody else, writes from now on, as this epoch.
+pub struct Granted(pub u64);
+
+impl Message for Granted {
+    type Result = ();
+}
+
+struct Reading {
+    signature: Signature,
+    text: Result<(String, Sources), String>,
+    /// Whether it failed because this process confined itself to where the configuration was.
+    outside: bool,
+}
+
+impl Source {
+    pub fn new(
+        configuration: Configuration,
+        watch: Option<Inotify>,
+        compiler: Addr<Compiler>,
+        tables: Addr<Tables>,
+        link: Addr<Link>,
+    ) -> Self {
+        Self {
+            watch,
+            configuration: Arc::new(configuration),
+            compiler,
+            tables,
+            link,
+            settling: Settling::default(),
+            signature: None,
+            passed: None,
+            reading: false,
+        }
+    }
+
+    /// Watches with inotify. Without it, changes are found by looking.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        match self.watch.take().map(Watcher::new) {
+            Some(Ok(watcher)) => self.await_change(watcher, ctx),
+            Some(Err(error)) => tracing::warn!(%error, "changes are found by looking"),
+            None => tracing::warn!(
+                "nothing to watch the configuration with; it is looked at every {POLL_INTERVAL:?}"
+            ),
+        }
+    }
+
+    fn await_change(&mut self, mut watcher: Watcher, ctx: &mut Context<Self>) {
+        watcher.watch(&places(&self.configuration.path));
+        let waiting = async move { (watcher.changed().await, watcher) };
+        ctx.spawn(waiting.into_actor(self).map(|(change, watcher), actor, ctx| {
+            // An error means that the reactor is gone, and this process about to be.
+            if let Ok(change) = change {
+                actor.notice(change, ctx);
+                actor.await_change(watcher, ctx);
+            }
+        }));
+    }
+
+    fn notice(&mut self, change: Change, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let until = self.settling.notice(change, now);
+        ctx.run_later(until - now, |actor, ctx| {
+            if actor.settling.is_settled(Instant::now()) {
+                actor.read_if_changed(ctx);
+            }
+        });
+    }
+
+    fn poll(&mut self, ctx: &mut Context<Self>) {
+        let idle = !self.reading && !self.settling.is_waiting();
+        if idle && self.signature.as_ref() != Some(&signature(&self.configuration.path)) {
+            self.notice(Change::Written, ctx);
+        }
+    }
+
+    fn read_if_changed(&mut self, ctx: &mut Context<Self>) {
+        if self.reading {
+            // What is being read may be what was before this change.
+            self.notice(Change::Closed, ctx);
+        } else if self.signature.as_ref() != Some(&signature(&self.configuration.path)) {
+            self.read(ctx);
+        }
+    }
+
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        self.reading = true;
+        let configuration = Arc::clone(&self.configuration);
+        let reading = tokio::task::spawn_blocking(move || {
+            let Configuration { path, reader, readable } = &*configuration;
+            // The signature first: a change between the two shows as another one later.
+            let signature = signature(path);
+            let text = reading::text(path, reader).map(|text| (text.digest(), text));
+            let outside = text.is_err() && readable.lacks(path);
+            Reading { signature, text, outside }
+        });
+        ctx.spawn(reading.into_actor(self).map(|reading, actor, _| {
+            actor.reading = false;
+            if let Ok(reading) = reading {
+                actor.pass_on(reading);
+            }
+        }));
+    }
+
+    /// Passes on what was read, unless it is what was passed on before.
+    fn pass_on(&mut self, Reading { signature, text, outside }: Reading) {
+        if outside {
+            return self.link.do_send(End::Failed(MOVED.to_owned()));
+        }
+        self.signature = Some(signature);
+        let passed = text.as_ref().map(|(digest, _)| digest.clone()).map_err(Clone::clone);
+        if self.passed.as_ref() != Some(&passed) {
+            self.passed = Some(passed);
+            self.compiler.do_send(Text(text));
+        }
+    }
+}
+
+impl Actor for Source {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.read(ctx);
+        self.watch(ctx);
+        ctx.run_interval(POLL_INTERVAL, Self::poll);
+    }
+}
+
+impl Handler<Granted> for Source {
+    type Result = ();
+
+    /// One that has waited for its grant may not have noticed a save that the former worker put in
+    /// force: it must not put back what was before.
+    fn handle(&mut self, Granted(epoch): Granted, ctx: &mut Self::Context) {
+        let is_current = !self.reading
+            && !self.settling.is_waiting()
+            && self.signature.as_ref() == Some(&signature(&self.configuration.path));
+        self.tables.do_send(Order::Write { epoch, is_current });
+        if !is_current {
+            // Whatever is read next is passed on, also when it is what was read last.
+            self.passed = None;
+            self.signature = None;
+            if !self.reading {
+                self.notice(Change::Written, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<Pulse> for Source {
+    type Result = ();
+
+    fn handle(&mut self, pulse: Pulse, _: &mut Self::Context) {
+        pulse.pass();
+    }
+}

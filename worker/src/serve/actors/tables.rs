@@ -1,0 +1,216 @@
+//! Puts the configuration into the maps while this worker is granted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use holdfast_protocol::handover::{ConfigReport, Occasion};
+
+use super::compiler::{Compiler, Restore};
+use super::lifeline::{End, Link, Pulse, Said, Say};
+use crate::serve::compile::Compiled;
+use crate::serve::grace;
+use crate::serve::session::{Loaded, Next, Session, SessionError};
+use crate::serve::tables::maps::ShadowMaps;
+
+/// How long what was in force already is left alone after a grant. The supervisor, which waits for
+/// the answer, may have no other processor to hear it on: this is many times what it takes.
+const SETTLING: Duration = Duration::from_millis(20);
+
+/// Drives the [`Session`].
+pub struct Tables {
+    link: Addr<Link>,
+    /// Who can restore the snapshot.
+    compiler: Option<Addr<Compiler>>,
+    session: Session,
+    /// Whether a [`Turn`] is on its way to this actor.
+    turning: bool,
+    /// The stay of rest that is being waited for.
+    resting: Option<u64>,
+}
+
+/// Something else is on disk.
+pub struct Loading(pub Loaded);
+
+/// Something else is on disk, with this digest; it is being compiled.
+pub struct Found(pub String);
+
+/// Who can restore the snapshot, should that be needed.
+pub struct Fallback(pub Addr<Compiler>);
+
+/// What is in the snapshot.
+pub struct Restored(pub Result<Arc<Compiled>, String>);
+
+/// What the supervisor asks.
+pub enum Order {
+    /// Note what is in force.
+    Note(ConfigReport),
+    /// Adopt the estate.
+    Adopt(Box<ShadowMaps>, Occasion),
+    /// Write from now on, as this epoch. What was read last may be out of date.
+    Write { epoch: u64, is_current: bool },
+    /// Write nothing from now on.
+    Stop,
+    /// Answer a query.
+    Answer(u64, Vec<u8>),
+}
+
+/// Go on with what there is to do.
+struct Turn;
+
+impl Message for Loading {
+    type Result = ();
+}
+
+impl Message for Found {
+    type Result = ();
+}
+
+impl Message for Fallback {
+    type Result = ();
+}
+
+impl Message for Restored {
+    type Result = ();
+}
+
+impl Message for Order {
+    type Result = ();
+}
+
+impl Message for Turn {
+    type Result = ();
+}
+
+impl Tables {
+    pub fn new(link: Addr<Link>) -> Self {
+        Self { link, compiler: None, session: Session::default(), turning: false, resting: None }
+    }
+
+    /// After anything that happened: sends what there is to send, and sees to what is next.
+    fn after(&mut self, result: Result<(), SessionError>, ctx: &mut Context<Self>) {
+        for message in self.session.outbox() {
+            self.link.do_send(Say(message));
+        }
+        match result {
+            Ok(()) => self.see_to_next(ctx),
+            Err(SessionError::Refused(reason)) => self.link.do_send(End::Refused(reason)),
+            Err(error) => self.link.do_send(End::Failed(error.to_string())),
+        }
+    }
+
+    fn see_to_next(&mut self, ctx: &mut Context<Self>) {
+        match self.session.next() {
+            Next::Wait => {}
+            Next::Restore => {
+                self.session.restoring();
+                if let Some(compiler) = &self.compiler {
+                    compiler.do_send(Restore);
+                }
+            }
+            Next::Advance if !self.turning => {
+                self.turning = true;
+                // Whoever waits for what was said just now comes before the next turn.
+                let said = self.link.send(Said).into_actor(self);
+                ctx.spawn(said.map(|_, _, ctx| ctx.notify(Turn)));
+            }
+            Next::Advance => {}
+            Next::Verify => drop(ctx.run_later(SETTLING, |actor, ctx| {
+                actor.session.verify();
+                actor.after(Ok(()), ctx);
+            })),
+            Next::Rest { turn } if self.resting != Some(turn) => self.rest(turn, ctx),
+            Next::Rest { .. } => {}
+        }
+    }
+
+    fn rest(&mut self, turn: u64, ctx: &mut Context<Self>) {
+        self.resting = Some(turn);
+        let waiting = tokio::task::spawn_blocking(grace::pass);
+        ctx.spawn(waiting.into_actor(self).map(move |passed, actor, ctx| {
+            if passed.unwrap_or(false) {
+                actor.session.rested(turn);
+            } else {
+                tracing::info!(rest = ?grace::LONG_REST, "this kernel offers no grace period");
+                actor.session.rests_long();
+                ctx.run_later(grace::LONG_REST, move |actor, ctx| {
+                    actor.session.rested(turn);
+                    actor.after(Ok(()), ctx);
+                });
+            }
+            actor.after(Ok(()), ctx);
+        }));
+    }
+}
+
+impl Actor for Tables {
+    type Context = Context<Self>;
+}
+
+impl Handler<Turn> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, _: Turn, ctx: &mut Self::Context) {
+        self.turning = false;
+        let result = self.session.advance();
+        self.after(result, ctx);
+    }
+}
+
+impl Handler<Loading> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Loading(loaded): Loading, ctx: &mut Self::Context) {
+        let result = self.session.load(loaded);
+        self.after(result, ctx);
+    }
+}
+
+impl Handler<Found> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Found(digest): Found, ctx: &mut Self::Context) {
+        let result = self.session.find(digest);
+        self.after(result, ctx);
+    }
+}
+
+impl Handler<Fallback> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Fallback(compiler): Fallback, _: &mut Self::Context) {
+        self.compiler = Some(compiler);
+    }
+}
+
+impl Handler<Restored> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Restored(restored): Restored, ctx: &mut Self::Context) {
+        let result = self.session.restored(restored);
+        self.after(result, ctx);
+    }
+}
+
+impl Handler<Order> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, order: Order, ctx: &mut Self::Context) {
+        let result = match order {
+            Order::Note(report) => self.session.note(report),
+            Order::Adopt(maps, occasion) => self.session.adopt(*maps, occasion),
+            Order::Write { epoch, is_current } => self.session.grant(epoch, is_current),
+            Order::Stop => self.session.release(),
+            Order::Answer(id, query) => self.session.answer(id, &query, Instant::now()),
+        };
+        self.after(result, ctx);
+    }
+}
+
+impl Handler<Pulse> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, pulse: Pulse, _: &mut Self::Context) {
+        pulse.pass();
+    }
+}

@@ -1,0 +1,256 @@
+//! From a configuration to what the tables should say. Pure.
+
+use std::net::IpAddr;
+
+use holdfast_config::{
+    Config, Diagnostics, Endpoint, NoEndpoint, Policy, Port, Protocol, Service, Sources, parse,
+};
+use holdfast_protocol::kernel::{
+    Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped, policy,
+};
+
+use super::alias::{self, Row};
+use super::tables::desired::{Desired, DesiredService, Table};
+
+/// The family of a service number, as [`ServiceRecord::family`] says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Ipv4 = 4,
+    Ipv6 = 6,
+}
+
+/// A configuration that can be put in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// What it asks of the tables.
+    pub desired: Desired,
+    /// What it is known by.
+    pub summary: Summary,
+}
+
+/// What a configuration is known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// SHA-256 of its text, in hexadecimal.
+    pub digest: String,
+    /// How many services it has.
+    pub services: u32,
+    /// How many endpoints those have together.
+    pub endpoints: u32,
+}
+
+/// The configuration that `sources` say.
+///
+/// # Errors
+///
+/// Every error in it.
+pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
+    let config = parse(sources)?;
+    let endpoints = config.services.iter().map(|service| service.endpoints.len()).sum();
+    let summary = Summary {
+        digest: sources.digest(),
+        services: count(config.services.len()),
+        endpoints: count(endpoints),
+    };
+    Ok(Compiled { desired: compile(&config), summary })
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).expect("the language bounds services and endpoints below 2^21")
+}
+
+/// What `config` asks of the tables: one service for each port and address family.
+#[must_use]
+pub fn compile(config: &Config) -> Desired {
+    let mut services = Vec::with_capacity(config.services.len());
+    for service in &config.services {
+        for port in &service.ports {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                services.extend(compile_port(service, port, family));
+            }
+        }
+    }
+    Desired { services }
+}
+
+/// One port of `service` in one family, if the service has an address of that family.
+fn compile_port(service: &Service, port: &Port, family: Family) -> Option<DesiredService> {
+    let of_family = |address: &&IpAddr| {
+        if address.is_ipv4() { family == Family::Ipv4 } else { family == Family::Ipv6 }
+    };
+    // All addresses of a family have the same endpoints, so any of them answers for all.
+    let representative = service.addresses.iter().find(of_family)?;
+    let keys = service.addresses.iter().filter(of_family);
+    Some(DesiredService {
+        record: record(service, port, family),
+        keys: keys.map(|address| key(*address, port)).collect(),
+        table: table(service, port, *representative),
+    })
+}
+
+fn record(service: &Service, port: &Port, family: Family) -> ServiceRecord {
+    ServiceRecord {
+        service: padded(&service.name),
+        port_name: padded(&port.name),
+        port_be: port.port.get().to_be(),
+        protocol: protocol(port.protocol),
+        family: family as u8,
+        reserved: 0,
+    }
+}
+
+fn key(address: IpAddr, port: &Port) -> FrontendKey {
+    FrontendKey {
+        address: kernel_address(address),
+        port_be: port.port.get().to_be(),
+        protocol: protocol(port.protocol),
+        reserved: 0,
+    }
+}
+
+fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
+    let endpoints: Vec<&Endpoint> = service.endpoints_for(frontend).collect();
+    let (policy, rows) = match service.policy {
+        Policy::Random => (policy::RANDOM, (0..).take(endpoints.len()).map(Row::full).collect()),
+        Policy::Weighted => {
+            let weights: Vec<u16> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+            (policy::WEIGHTED, alias::rows(&weights))
+        }
+    };
+    let slot = |(endpoint, row): (&&Endpoint, &Row)| EndpointSlot {
+        address: kernel_address(endpoint.address),
+        port_be: endpoint.port.unwrap_or(port.target_port).get().to_be(),
+        weight: endpoint.weight,
+        threshold: row.threshold,
+        alias: row.alias,
+        reserved: 0,
+    };
+    Table {
+        policy,
+        no_endpoint_errno: errno(service.no_endpoint),
+        endpoints: endpoints.iter().zip(&rows).map(slot).collect(),
+    }
+}
+
+const fn protocol(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => PROTOCOL_TCP,
+        Protocol::Udp => PROTOCOL_UDP,
+    }
+}
+
+fn errno(no_endpoint: NoEndpoint) -> u16 {
+    let errno = match no_endpoint {
+        NoEndpoint::Refuse => libc::ECONNREFUSED,
+        NoEndpoint::Unreachable => libc::EHOSTUNREACH,
+        NoEndpoint::Deny => libc::EPERM,
+    };
+    u16::try_from(errno).expect("errnos are positive and below 4096")
+}
+
+/// `address` in the form of the maps: its bytes in network order, as native words.
+fn kernel_address(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => mapped(u32::from_ne_bytes(address.octets())),
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            std::array::from_fn(|word| {
+                let at = word * 4;
+                u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+            })
+        }
+    }
+}
+
+/// `name` padded with zeros. The configuration keeps names at most one byte shorter than the field.
+fn padded<const BYTES: usize>(name: &str) -> [u8; BYTES] {
+    let mut field = [0; BYTES];
+    field[..name.len()].copy_from_slice(name.as_bytes());
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_config::{Sources, parse};
+
+    use super::*;
+    use crate::serve::tables::desired::Label;
+
+    fn desired(text: &str) -> Desired {
+        compile(&parse(&Sources::single("test.yaml", text)).expect("a valid configuration"))
+    }
+
+    fn ports(service: &DesiredService) -> Vec<u16> {
+        service.table.endpoints.iter().map(|e| u16::from_be(e.port_be)).collect()
+    }
+
+    fn labels(desired: &Desired) -> Vec<String> {
+        desired.services.iter().map(|service| Label(&service.record).to_string()).collect()
+    }
+
+    #[test]
+    fn each_port_and_family_is_a_service_of_its_own() {
+        let desired = desired(
+            "services: [{ name: web, addresses: [127.96.0.10, 'fd96::10', 127.96.0.11],
+               ports: [{ name: http, port: 80, target_port: 18080 }, { name: dns, port: 53, protocol: udp }],
+               endpoints: [{ address: 127.0.0.1 }] }]",
+        );
+        assert_eq!(
+            labels(&desired),
+            [
+                "web, port http (80/tcp, IPv4)",
+                "web, port http (80/tcp, IPv6)",
+                "web, port dns (53/udp, IPv4)",
+                "web, port dns (53/udp, IPv6)",
+            ]
+        );
+        let keys: Vec<usize> = desired.services.iter().map(|service| service.keys.len()).collect();
+        assert_eq!(keys, [2, 1, 2, 1]);
+        assert_eq!(ports(&desired.services[0]), [18080]);
+        assert_eq!(ports(&desired.services[2]), [53]);
+    }
+
+    #[test]
+    fn ipv6_frontends_use_ipv4_endpoints_only_when_there_are_no_others() {
+        let both = desired(
+            "services: [{ name: a, addresses: [127.96.0.1, 'fd96::1'], ports: [{ name: p, port: 1 }],
+               endpoints: [{ address: 127.0.0.1, port: 11 }, { address: '::1', port: 12 }] }]",
+        );
+        assert_eq!(ports(&both.services[0]), [11]);
+        assert_eq!(ports(&both.services[1]), [12]);
+        let mapped_only = desired(
+            "services: [{ name: a, addresses: ['fd96::1'], ports: [{ name: p, port: 1 }],
+               endpoints: [{ address: 127.0.0.1, port: 11 }] }]",
+        );
+        assert_eq!(ports(&mapped_only.services[0]), [11]);
+        assert_eq!(
+            mapped_only.services[0].table.endpoints[0].address,
+            mapped(u32::from_ne_bytes([127, 0, 0, 1]))
+        );
+    }
+
+    #[test]
+    fn endpoints_of_weight_0_are_left_out() {
+        let desired = desired(
+            "services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }],
+               load_balancing: { policy: weighted },
+               endpoints: [{ address: 127.0.0.1, port: 11, weight: 0 },
+                           { address: 127.0.0.1, port: 12, weight: 1 },
+                           { address: 127.0.0.1, port: 13, weight: 3 }] }]",
+        );
+        let table = &desired.services[0].table;
+        assert_eq!(table.policy, policy::WEIGHTED);
+        assert_eq!(ports(&desired.services[0]), [12, 13]);
+        assert_eq!((table.endpoints[0].threshold, table.endpoints[0].alias), (1 << 31, 1));
+    }
+
+    #[test]
+    fn a_service_without_endpoints_refuses_as_configured() {
+        let desired = desired(
+            "services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }],
+               no_endpoint: unreachable, endpoints: [] }]",
+        );
+        let table = &desired.services[0].table;
+        assert_eq!((table.endpoints.len(), table.no_endpoint_errno), (0, 113));
+    }
+}

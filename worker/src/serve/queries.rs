@@ -1,0 +1,68 @@
+//! Questions about what is programmed, answered a page at a time.
+
+use std::time::{Duration, Instant};
+
+use holdfast_bpf::BpfError;
+use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
+use holdfast_protocol::wire;
+
+use super::rows::Snapshot;
+use super::tables::desired::Desired;
+use super::tables::estate::Reader;
+use super::tables::maps::Counters;
+use super::tables::observe::observe;
+
+/// How long the rows of a query are kept for the pages that follow. Reading a full estate back for
+/// each page of it would take longer than the pages themselves.
+const SNAPSHOT_LIFE: Duration = Duration::from_secs(10);
+
+/// What was read back for the query that is being answered.
+#[derive(Debug, Default)]
+pub struct Queries {
+    kept: Option<(Instant, Snapshot)>,
+}
+
+impl Queries {
+    /// The answer to `query` about `maps`, in the order of `desired` and in its own packet format.
+    pub fn answer<M: Reader + Counters>(
+        &mut self,
+        query: &[u8],
+        maps: &M,
+        desired: Option<&Desired>,
+        now: Instant,
+    ) -> Vec<u8> {
+        let answer = match wire::decode::<WorkerQuery>(query) {
+            Ok(query) => self
+                .page(&query, maps, desired, now)
+                .unwrap_or_else(|error| WorkerAnswer::Failed { reason: error.to_string() }),
+            Err(error) => WorkerAnswer::Failed { reason: error.to_string() },
+        };
+        wire::encode(&answer).expect("a page and an error are bounded")
+    }
+
+    fn page<M: Reader + Counters>(
+        &mut self,
+        query: &WorkerQuery,
+        maps: &M,
+        desired: Option<&Desired>,
+        now: Instant,
+    ) -> Result<WorkerAnswer, BpfError> {
+        let (WorkerQuery::Services { offset } | WorkerQuery::Endpoints { offset }) = *query;
+        let usable =
+            self.kept.take().filter(|(taken, _)| offset > 0 && now < *taken + SNAPSHOT_LIFE);
+        let (taken, snapshot) = match usable {
+            Some(kept) => kept,
+            None => (now, Snapshot::new(&observe(maps)?, desired)),
+        };
+        let answer = match query {
+            WorkerQuery::Services { .. } => snapshot.services(offset, maps)?,
+            WorkerQuery::Endpoints { .. } => snapshot.endpoints(offset),
+        };
+        if let WorkerAnswer::Services { next: Some(_), .. }
+        | WorkerAnswer::Endpoints { next: Some(_), .. } = answer
+        {
+            self.kept = Some((taken, snapshot));
+        }
+        Ok(answer)
+    }
+}

@@ -1,0 +1,232 @@
+//! What is programmed, row by row, for people. Pure, apart from reading the counters.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use holdfast_bpf::BpfError;
+use holdfast_protocol::control::{EndpointRow, ServiceRow, WorkerAnswer};
+use holdfast_protocol::handover::MAX_RELAY_BYTES;
+use holdfast_protocol::kernel::{Address, EndpointSlot, ServiceRecord, is_mapped, policy};
+
+use super::tables::desired::{Desired, name, protocol};
+use super::tables::maps::Counters;
+use super::tables::observe::{Lead, Observed, Programmed};
+
+/// Bytes of a page's rows at most; what is left of [`MAX_RELAY_BYTES`] is for the message around
+/// them.
+const PAGE_BYTES: usize = MAX_RELAY_BYTES - 1024;
+
+/// Bytes a row takes at most beside its texts: lengths and numbers in a variable-length encoding of
+/// at most 10 bytes each.
+const ROW_BYTES: usize = 100;
+
+/// Bytes a text takes at most beside its characters.
+const TEXT_BYTES: usize = 10;
+
+/// What was programmed at one moment, in the configuration's order.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    ports: Vec<Port>,
+}
+
+/// One port of a service, both families together.
+#[derive(Clone, Debug)]
+struct Port {
+    record: ServiceRecord,
+    /// One for each family that has a frontend.
+    numbers: Vec<u32>,
+    addresses: Vec<Address>,
+    policy: u8,
+    /// Those of both families, each once.
+    endpoints: Vec<EndpointSlot>,
+}
+
+impl Snapshot {
+    /// What `observed` says, in the order of `desired`; what is not in there comes last.
+    #[must_use]
+    pub fn new(observed: &Observed, desired: Option<&Desired>) -> Self {
+        let mut places: HashMap<ServiceRecord, usize> = HashMap::new();
+        for (place, service) in desired.iter().flat_map(|it| &it.services).enumerate() {
+            places.entry(familyless(&service.record)).or_insert(place);
+        }
+        let mut ports: Vec<Port> = Vec::new();
+        let mut by_record: HashMap<ServiceRecord, usize> = HashMap::new();
+        let mut by_number: HashMap<u32, usize> = HashMap::new();
+        for service in &observed.services {
+            let record = familyless(&service.record);
+            let at = *by_record.entry(record).or_insert_with(|| {
+                ports.push(Port::new(record));
+                ports.len() - 1
+            });
+            ports[at].add(service);
+            by_number.insert(service.number, at);
+        }
+        for key in observed.frontends.keys() {
+            if let Some((_, Lead::To(number))) = observed.lead(key)
+                && let Some(at) = by_number.get(&number)
+            {
+                ports[*at].addresses.push(key.address);
+            }
+        }
+        ports.iter_mut().for_each(Port::sort);
+        ports.sort_by_key(|port| places.get(&port.record).copied().unwrap_or(usize::MAX));
+        Self { ports }
+    }
+
+    /// The page of services that starts at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn services(
+        &self,
+        offset: u32,
+        counters: &impl Counters,
+    ) -> Result<WorkerAnswer, BpfError> {
+        let mut page = Page::from(offset);
+        for port in self.ports.iter().skip(offset as usize) {
+            if !page.push(port.service_row(counters)?, service_bytes) {
+                break;
+            }
+        }
+        let (rows, next) = page.close(self.ports.len());
+        Ok(WorkerAnswer::Services { rows, next })
+    }
+
+    /// The page of endpoints that starts at `offset`.
+    #[must_use]
+    pub fn endpoints(&self, offset: u32) -> WorkerAnswer {
+        let mut page = Page::from(offset);
+        let all = self
+            .ports
+            .iter()
+            .flat_map(|port| port.endpoints.iter().map(move |endpoint| (port, endpoint)));
+        for (port, endpoint) in all.skip(offset as usize) {
+            if !page.push(port.endpoint_row(endpoint), endpoint_bytes) {
+                break;
+            }
+        }
+        let total = self.ports.iter().map(|port| port.endpoints.len()).sum();
+        let (rows, next) = page.close(total);
+        WorkerAnswer::Endpoints { rows, next }
+    }
+}
+
+impl Port {
+    fn new(record: ServiceRecord) -> Self {
+        let (numbers, addresses, endpoints) = (Vec::new(), Vec::new(), Vec::new());
+        Self { record, numbers, addresses, policy: policy::RANDOM, endpoints }
+    }
+
+    fn add(&mut self, service: &Programmed) {
+        self.numbers.push(service.number);
+        if let Some(table) = &service.table {
+            self.policy = table.policy;
+            self.endpoints.extend(&table.endpoints);
+        }
+    }
+
+    /// Sorts the addresses, and keeps the first of each endpoint: an IPv6 frontend may use the same
+    /// ones as an IPv4 frontend.
+    fn sort(&mut self) {
+        self.addresses.sort_by_key(|address| ip(*address));
+        let mut seen = std::collections::HashSet::new();
+        self.endpoints.retain(|endpoint| seen.insert((endpoint.address, endpoint.port_be)));
+    }
+
+    fn service_row(&self, counters: &impl Counters) -> Result<ServiceRow, BpfError> {
+        let (mut connections, mut refused) = (0, 0);
+        for number in &self.numbers {
+            let counted = counters.counters(*number)?;
+            connections += counted.connections;
+            refused += counted.refused + counted.unsettled;
+        }
+        Ok(ServiceRow {
+            service: name(&self.record.service),
+            port_name: name(&self.record.port_name),
+            port: u16::from_be(self.record.port_be),
+            protocol: protocol(self.record.protocol).to_owned(),
+            addresses: self.addresses.iter().map(|address| ip(*address).to_string()).collect(),
+            policy: policy_name(self.policy).to_owned(),
+            endpoints: u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX),
+            connections,
+            refused,
+        })
+    }
+
+    fn endpoint_row(&self, endpoint: &EndpointSlot) -> EndpointRow {
+        let address = SocketAddr::new(ip(endpoint.address), u16::from_be(endpoint.port_be));
+        EndpointRow {
+            service: name(&self.record.service),
+            port_name: name(&self.record.port_name),
+            endpoint: address.to_string(),
+            weight: endpoint.weight,
+        }
+    }
+}
+
+/// Rows that fit into one answer.
+struct Page<R> {
+    rows: Vec<R>,
+    offset: usize,
+    left: usize,
+}
+
+impl<R> Page<R> {
+    fn from(offset: u32) -> Self {
+        Self { rows: Vec::new(), offset: offset as usize, left: PAGE_BYTES }
+    }
+
+    /// Adds `row` unless the page is full.
+    fn push(&mut self, row: R, bytes: impl Fn(&R) -> usize) -> bool {
+        let Some(left) = self.left.checked_sub(bytes(&row)) else { return false };
+        self.left = left;
+        self.rows.push(row);
+        true
+    }
+
+    /// The rows, and where the next page of `total` rows starts.
+    fn close(self, total: usize) -> (Vec<R>, Option<u32>) {
+        let next = self.offset + self.rows.len();
+        // A page without a row would be asked for again and again.
+        let more = next < total && !self.rows.is_empty();
+        (self.rows, more.then(|| u32::try_from(next).unwrap_or(u32::MAX)))
+    }
+}
+
+/// An upper bound of the bytes of `row` in an answer. A service has at most 64 addresses, so a row
+/// always fits into a page.
+fn service_bytes(row: &ServiceRow) -> usize {
+    let texts = [&row.service, &row.port_name, &row.protocol, &row.policy];
+    ROW_BYTES
+        + texts.into_iter().chain(&row.addresses).map(|it| it.len() + TEXT_BYTES).sum::<usize>()
+}
+
+fn endpoint_bytes(row: &EndpointRow) -> usize {
+    let texts = [&row.service, &row.port_name, &row.endpoint];
+    ROW_BYTES + texts.into_iter().map(|it| it.len() + TEXT_BYTES).sum::<usize>()
+}
+
+const fn familyless(record: &ServiceRecord) -> ServiceRecord {
+    ServiceRecord { family: 0, ..*record }
+}
+
+const fn policy_name(number: u8) -> &'static str {
+    match number {
+        policy::RANDOM => "random",
+        policy::WEIGHTED => "weighted",
+        _ => "unknown",
+    }
+}
+
+/// The address in the form people use; IPv4 as such.
+fn ip(address: Address) -> IpAddr {
+    if is_mapped(&address) {
+        return IpAddr::V4(Ipv4Addr::from(address[3].to_ne_bytes()));
+    }
+    let mut octets = [0; 16];
+    for (bytes, word) in octets.chunks_exact_mut(4).zip(address) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    IpAddr::V6(Ipv6Addr::from(octets))
+}

@@ -1,0 +1,79 @@
+//! seccomp: every system call that is not on the list of [`allowed`] fails.
+//!
+//! It fails with `EPERM`; it does not end the process. Whoever has taken the process over gains
+//! nothing from that: what is denied stays denied, however often it is tried. But what was merely
+//! forgotten on the list (a newer C library that asks for something else first) is an error that is
+//! handled or logged, and not a worker that dies as often as it is started, with nobody left to put
+//! a change of the configuration in force. Where audit is enabled, the kernel logs each denied call
+//! (`type=1326`).
+
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter,
+};
+
+use super::allowed;
+
+/// Why the system calls could not be confined; the process must not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CallsError {
+    /// There is no list for this processor, or it cannot be compiled.
+    #[error("cannot make the filter of system calls: {0}")]
+    Filter(#[from] BackendError),
+    /// The kernel refused.
+    #[error(
+        "cannot confine system calls: seccomp: {0}. The kernel needs CONFIG_SECCOMP_FILTER, and a \
+         filter of the container, if there is one, has to allow seccomp(2)"
+    )]
+    Refused(Errno),
+    /// A thread is confined otherwise.
+    #[error("cannot confine system calls: thread {0} has a filter of its own")]
+    Thread(libc::c_long),
+}
+
+/// `struct sock_fprog`.
+#[repr(C)]
+struct Program {
+    length: libc::c_ushort,
+    instructions: *const sock_filter,
+}
+
+/// Confines every thread of this process, for good, to the calls that serving needs; messages go
+/// through `lifeline` only.
+///
+/// # Errors
+///
+/// Any [`CallsError`].
+pub fn confine(lifeline: RawFd) -> Result<(), CallsError> {
+    install(&compile(lifeline)?)
+}
+
+fn compile(lifeline: RawFd) -> Result<BpfProgram, BackendError> {
+    let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let rules = allowed::rules(std::process::id(), lifeline)?;
+    let processor = TargetArch::try_from(std::env::consts::ARCH)?;
+    SeccompFilter::new(rules, denied, SeccompAction::Allow, processor)?.try_into()
+}
+
+/// Needs `no_new_privs`, which is set with the privileges given up.
+fn install(program: &BpfProgram) -> Result<(), CallsError> {
+    let length = libc::c_ushort::try_from(program.len()).expect("compiled programs are bounded");
+    let program = Program { length, instructions: program.as_ptr() };
+    let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_LOG;
+    // SAFETY: `program` points to as many live instructions as it says; the kernel copies them.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::from_ref(&program),
+        )
+    };
+    match answer {
+        0 => Ok(()),
+        1.. => Err(CallsError::Thread(answer)),
+        _ => Err(CallsError::Refused(Errno::last())),
+    }
+}

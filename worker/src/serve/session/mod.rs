@@ -1,0 +1,353 @@
+//! What a worker does with the estate: shadow, granted, released; one step at a time.
+//!
+//! Nothing here waits. The actor around it calls a method for each thing that happens, sends what
+//! has gathered in the outbox, and does what [`Session::next`] says. What a granted worker does is
+//! in `work`.
+
+mod fallback;
+mod work;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use holdfast_bpf::BpfError;
+use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Occasion, Origin};
+
+use self::fallback::Snapshot;
+use super::compile::{Compiled, Summary};
+use super::queries::Queries;
+use super::report;
+use super::tables::apply::Application;
+use super::tables::desired::Desired;
+use super::tables::maps::{GrantedMaps, ShadowMaps};
+use super::tables::observe::{Observed, observe};
+use super::tables::plan::{DoesNotFit, plan};
+use super::tables::rest::Rest;
+
+/// What is on disk: a configuration, or why there is none.
+pub type Loaded = Result<Arc<Compiled>, Unusable>;
+
+/// Why what is on disk cannot be put in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// In a word.
+    pub state: ConfigState,
+    /// For people.
+    pub error: String,
+}
+
+/// Why a worker cannot go on. A successor repairs whatever was left half done.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// It will not serve; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] BpfError),
+}
+
+/// What there is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing, until something happens.
+    Wait,
+    /// Call [`Session::advance`], after everything else that wants a turn.
+    Advance,
+    /// Call [`Session::verify`] soon, when nobody waits for anything.
+    Verify,
+    /// Wait for a grace period, then call [`Session::rested`] with this turn.
+    Rest {
+        /// Which stay of rest this is.
+        turn: u64,
+    },
+    /// Have the snapshot read, call [`Session::restoring`] at once and [`Session::restored`] then.
+    Restore,
+}
+
+/// A worker's dealings with the estate.
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    occasion: Occasion,
+    /// What is in force, if the supervisor has said so.
+    noted: Option<ConfigReport>,
+    /// Digest of what is on disk, once it has been read.
+    found: Option<String>,
+    /// What is on disk, once it has been compiled.
+    latest: Option<Loaded>,
+    /// What is in force.
+    summary: Summary,
+    /// Where that came from.
+    origin: Origin,
+    snapshot: Snapshot,
+    /// Whether freed room may be used again.
+    rest: Rest,
+    /// Grows with every change of role and every stay of rest, so that an old rest ends nothing.
+    turn: u64,
+    reported: Option<ConfigReport>,
+    queries: Queries,
+    outbox: Vec<FromChild>,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// The estate is not here yet, or is gone for good.
+    Absent,
+    /// It may be read.
+    Shadow { maps: ShadowMaps, ready: bool },
+    /// It may be written.
+    Granted { maps: GrantedMaps, work: Work, unanswered: Option<u64> },
+}
+
+#[derive(Debug)]
+enum Work {
+    /// What is on disk is in force, or has been refused.
+    Settled,
+    /// What is on disk was in force when the former worker ended, and has to be made sure of.
+    Assumed,
+    /// What is on disk has not been looked at.
+    Due,
+    /// A plan is being carried out.
+    Applying { compiled: Arc<Compiled>, application: Application },
+    /// There will be room after a grace period.
+    Resting,
+    /// The snapshot is being read.
+    Restoring,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            role: Role::Absent,
+            occasion: Occasion::Start,
+            noted: None,
+            found: None,
+            latest: None,
+            summary: Summary::default(),
+            origin: Origin::default(),
+            snapshot: Snapshot::default(),
+            rest: Rest::default(),
+            turn: 0,
+            reported: None,
+            queries: Queries::default(),
+            outbox: Vec::new(),
+        }
+    }
+}
+
+impl Session {
+    /// The former worker had put `report` in force.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn note(&mut self, report: ConfigReport) -> Result<(), SessionError> {
+        if let Role::Shadow { ready: true, .. } = self.role {
+            // The supervisor knows that much.
+            self.reported = Some(report.clone());
+        }
+        self.noted = Some(report);
+        self.prepare()
+    }
+
+    /// What is on disk has this digest; it is being compiled.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn find(&mut self, digest: String) -> Result<(), SessionError> {
+        self.found = Some(digest);
+        self.prepare()
+    }
+
+    /// The estate is here, read-only.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn adopt(&mut self, maps: ShadowMaps, occasion: Occasion) -> Result<(), SessionError> {
+        self.role = Role::Shadow { maps, ready: false };
+        self.occasion = occasion;
+        self.prepare()
+    }
+
+    /// Something else is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Refused`] when this worker was started to put it in force and cannot.
+    pub fn load(&mut self, loaded: Loaded) -> Result<(), SessionError> {
+        self.latest = Some(loaded);
+        self.found = None;
+        if let Role::Granted {
+            work: work @ (Work::Settled | Work::Assumed | Work::Resting | Work::Restoring),
+            ..
+        } = &mut self.role
+        {
+            *work = Work::Due;
+        }
+        self.prepare()
+    }
+
+    /// Says that it is ready, once the estate and the configuration are here.
+    fn prepare(&mut self) -> Result<(), SessionError> {
+        let Role::Shadow { maps, ready: false } = &self.role else { return Ok(()) };
+        let Some(latest) = &self.latest else {
+            // Compiling takes far longer than all the rest together, and the former worker has said
+            // that the very same text is in force already. It is made sure of after the grant.
+            let noted = self.noted.as_ref().filter(|noted| {
+                let is_whole = noted.state == ConfigState::InForce;
+                is_whole && self.found.as_ref() == Some(&noted.digest)
+            });
+            if let Some(config) = noted.cloned() {
+                self.say_ready(config);
+            }
+            return Ok(());
+        };
+        let observed = observe(maps)?;
+        let verdict = match latest {
+            Ok(compiled) => match dry_run(maps, &observed, &compiled.desired) {
+                Ok(()) => Ok(&compiled.summary),
+                Err(error) => Err(Unusable::does_not_fit(&error)),
+            },
+            Err(unusable) => Err(unusable.clone()),
+        };
+        let config = match verdict {
+            Ok(summary) => report::in_force(summary),
+            Err(unusable) if self.occasion == Occasion::Reload => {
+                return Err(SessionError::Refused(unusable.error));
+            }
+            Err(Unusable { state, error }) => {
+                if self.calls_for_snapshot(&observed, state) && self.snapshot.want() {
+                    return Ok(());
+                }
+                let (summary, origin) = match self.snapshot.restored() {
+                    Some(compiled) => (compiled.summary.clone(), Origin::Snapshot),
+                    // Governance goes on with what is programmed.
+                    None => (report::programmed(&observed), Origin::Kernel),
+                };
+                report::kept(&summary, origin, state, &error)
+            }
+        };
+        self.say_ready(config);
+        Ok(())
+    }
+
+    fn say_ready(&mut self, config: ConfigReport) {
+        if let Role::Shadow { ready, .. } = &mut self.role {
+            *ready = true;
+        }
+        self.reported = Some(config.clone());
+        self.outbox.push(FromChild::Ready { config });
+    }
+
+    /// This worker, and nobody else, writes from now on. `is_current` says whether what was read
+    /// last is still what is on disk; if it is not, something else follows.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn grant(&mut self, epoch: u64, is_current: bool) -> Result<(), SessionError> {
+        let Role::Shadow { maps, .. } = std::mem::replace(&mut self.role, Role::Absent) else {
+            return Err(SessionError::Refused("granted without an estate".to_owned()));
+        };
+        // Nobody knows what the former writer freed when, nor what it put in force.
+        self.rest = Rest::default();
+        self.summary = Summary::default();
+        self.origin = Origin::default();
+        self.turn += 1;
+        self.role = Role::Granted { maps: maps.grant()?, work: Work::Due, unanswered: Some(epoch) };
+        // A spare may have missed what the former worker had just put in force. What is programmed
+        // stays until it has caught up: it never goes back to something older.
+        let lags = !is_current || self.found.is_some();
+        if self.latest.is_none() || self.occasion == Occasion::Standby && lags {
+            self.take_for_granted(Work::Settled);
+        } else if self.is_in_force_already() {
+            self.take_for_granted(Work::Assumed);
+            return Ok(());
+        }
+        self.advance()
+    }
+
+    /// Whether the former worker had put in force what this one would.
+    fn is_in_force_already(&self) -> bool {
+        let noted = self.noted.as_ref().filter(|noted| noted.state == ConfigState::InForce);
+        let latest = self.latest.as_ref().and_then(|latest| latest.as_ref().ok());
+        matches!((noted, latest), (Some(noted), Some(latest)) if noted.digest == latest.summary.digest)
+    }
+
+    /// Answers the grant before anything is compared: what is on disk, or was, was in force when
+    /// the former worker ended. What is left to do is `work`.
+    fn take_for_granted(&mut self, work: Work) {
+        if let Some(noted) = &self.noted {
+            let (digest, services, endpoints) =
+                (noted.digest.clone(), noted.services, noted.endpoints);
+            self.summary = Summary { digest, services, endpoints };
+            self.origin = noted.origin;
+        }
+        self.set_work(work);
+        self.answer_grant();
+    }
+
+    /// This worker writes nothing from now on. A plan that is being carried out is given up where it
+    /// stands: whoever writes next sees what is there and goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn release(&mut self) -> Result<(), SessionError> {
+        self.turn += 1;
+        match std::mem::replace(&mut self.role, Role::Absent) {
+            Role::Granted { maps, .. } => {
+                self.role = Role::Shadow { maps: maps.release()?, ready: true };
+            }
+            other => self.role = other,
+        }
+        self.outbox.push(FromChild::Released);
+        Ok(())
+    }
+
+    /// What to do when nothing else wants a turn.
+    #[must_use]
+    pub const fn next(&self) -> Next {
+        match &self.role {
+            Role::Granted { work: Work::Due | Work::Applying { .. }, .. } => Next::Advance,
+            Role::Granted { work: Work::Assumed, .. } => Next::Verify,
+            Role::Granted { work: Work::Resting, .. } => Next::Rest { turn: self.turn },
+            _ if self.snapshot.is_wanted() => Next::Restore,
+            _ => Next::Wait,
+        }
+    }
+
+    /// Answers the query `id`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no estate to ask; the supervisor does not ask then.
+    pub fn answer(&mut self, id: u64, query: &[u8], now: Instant) -> Result<(), SessionError> {
+        let desired = self.latest.as_ref().and_then(|loaded| loaded.as_ref().ok());
+        let desired = desired.map(|compiled| &compiled.desired);
+        let body = match &self.role {
+            Role::Shadow { maps, .. } => self.queries.answer(query, maps, desired, now),
+            Role::Granted { maps, .. } => self.queries.answer(query, maps, desired, now),
+            Role::Absent => {
+                return Err(SessionError::Refused("asked without an estate".to_owned()));
+            }
+        };
+        self.outbox.push(FromChild::Answer { id, body });
+        Ok(())
+    }
+
+    /// What has to be sent, in order.
+    pub fn outbox(&mut self) -> Vec<FromChild> {
+        std::mem::take(&mut self.outbox)
+    }
+}
+
+/// Whether `desired` would fit, everything that is free having rested.
+fn dry_run(maps: &ShadowMaps, observed: &Observed, desired: &Desired) -> Result<(), DoesNotFit> {
+    let mut rested = Rest::default();
+    rested.end();
+    plan(observed, desired, &mut rested.space(maps, observed)).map(drop)
+}

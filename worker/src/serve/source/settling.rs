@@ -1,0 +1,112 @@
+//! Waiting until a save is complete. Pure.
+//!
+//! A configuration that is read half-way through a save may be valid all the same, and lack half of
+//! the services. So it is read only after some quiet, which is short after a file was closed or
+//! renamed, and longer while somebody may still be writing to it.
+
+use std::time::{Duration, Instant};
+
+/// Quiet after a file was closed, renamed, made or removed: the steps of one save, and the files of
+/// one deployment, follow each other faster than that.
+pub const QUIET_AFTER_CLOSE: Duration = Duration::from_millis(30);
+
+/// Quiet after something was written to a file that is still open, or after a change that was found
+/// by looking and may still go on.
+pub const QUIET_AFTER_WRITE: Duration = Duration::from_millis(300);
+
+/// The longest that a stream of changes can put off reading.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A change on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something is complete.
+    Closed,
+    /// Something may still be going on.
+    Written,
+}
+
+/// Whether there is something to read, and when.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settling {
+    waiting: Option<Wait>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Instant,
+    until: Instant,
+}
+
+impl Settling {
+    /// `change` was noticed at `now`. Returns when to ask [`is_settled`](Self::is_settled).
+    pub fn notice(&mut self, change: Change, now: Instant) -> Instant {
+        let quiet = match change {
+            Change::Closed => QUIET_AFTER_CLOSE,
+            Change::Written => QUIET_AFTER_WRITE,
+        };
+        let since = self.waiting.map_or(now, |wait| wait.since);
+        let until = (now + quiet).min(since + PATIENCE);
+        self.waiting = Some(Wait { since, until });
+        until
+    }
+
+    /// Whether it is time to read. It is so once for each wait.
+    pub fn is_settled(&mut self, now: Instant) -> bool {
+        let settled = self.waiting.is_some_and(|wait| wait.until <= now);
+        if settled {
+            self.waiting = None;
+        }
+        settled
+    }
+
+    /// Whether a change is waiting to be read.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn a_burst_of_changes_is_read_once_after_it() {
+        let start = Instant::now();
+        let mut settling = Settling::default();
+        assert!(!settling.is_settled(start + PATIENCE), "there is nothing to read");
+        let first = settling.notice(Change::Closed, start);
+        assert_eq!(first, start + QUIET_AFTER_CLOSE);
+        let last = settling.notice(Change::Closed, start + TICK);
+        assert!(!settling.is_settled(first));
+        assert!(settling.is_settled(last));
+        assert!(!settling.is_settled(last));
+    }
+
+    #[test]
+    fn an_open_file_is_given_time_until_it_is_closed() {
+        let start = Instant::now();
+        let mut settling = Settling::default();
+        assert_eq!(settling.notice(Change::Written, start), start + QUIET_AFTER_WRITE);
+        let closed = settling.notice(Change::Closed, start + TICK);
+        assert_eq!(closed, start + TICK + QUIET_AFTER_CLOSE);
+        assert!(settling.is_settled(closed));
+    }
+
+    #[test]
+    fn changes_without_end_are_read_all_the_same() {
+        let start = Instant::now();
+        let mut settling = Settling::default();
+        let mut now = start;
+        while now < start + PATIENCE {
+            settling.notice(Change::Written, now);
+            assert!(!settling.is_settled(now));
+            now += TICK;
+        }
+        assert!(settling.is_settled(now));
+        assert!(!settling.is_waiting());
+    }
+}

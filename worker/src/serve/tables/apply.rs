@@ -1,0 +1,88 @@
+//! A plan, carried out a bounded batch at a time.
+
+use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::TableHeader;
+
+use super::desired::{Desired, Table};
+use super::estate::Writer;
+use super::plan::{Freed, Operation, Plan};
+use super::slot;
+
+/// A plan on its way. Giving it up between two batches, or dying in one, leaves what any prefix of
+/// it leaves: every service wholly old or wholly new.
+#[derive(Debug)]
+pub struct Application {
+    plan: Plan,
+    done: usize,
+}
+
+impl Application {
+    /// Begins `plan`.
+    #[must_use]
+    pub const fn new(plan: Plan) -> Self {
+        Self { plan, done: 0 }
+    }
+
+    /// Carries out at most `operations` more. Returns whether all is done.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a mutation; nothing after it has been done.
+    pub fn advance(
+        &mut self,
+        desired: &Desired,
+        writer: &mut impl Writer,
+        operations: usize,
+    ) -> Result<bool, BpfError> {
+        let rest = &self.plan.operations[self.done..];
+        for operation in rest.iter().take(operations) {
+            carry_out(operation, desired, writer)?;
+            self.done += 1;
+        }
+        Ok(self.done == self.plan.operations.len())
+    }
+
+    /// What the plan has freed, all of it being done.
+    #[must_use]
+    pub fn into_freed(self) -> Freed {
+        self.plan.freed
+    }
+}
+
+fn carry_out(
+    operation: &Operation,
+    desired: &Desired,
+    writer: &mut impl Writer,
+) -> Result<(), BpfError> {
+    match *operation {
+        Operation::DeleteFrontend(ref key) => writer.delete_frontend(key)?,
+        Operation::SetFrontend(ref key, frontend) => writer.set_frontend(key, frontend)?,
+        Operation::ZeroCounters(number) => writer.zero_counters(number)?,
+        Operation::WriteRecord { number, service } => {
+            writer.write_record(number, desired.services[service].record);
+        }
+        Operation::WriteTable { number, generation, slot, service } => {
+            let table = &desired.services[service].table;
+            write_table(writer, table, slot, number, generation);
+        }
+        Operation::Publish(number, head) => writer.publish(number, head),
+    }
+    Ok(())
+}
+
+/// Writes the header first: should a program, against all expectation, still read what was here
+/// before, it finds another identity and looks again.
+fn write_table(writer: &mut impl Writer, table: &Table, at: u32, service: u32, generation: u32) {
+    let header = TableHeader {
+        service,
+        generation,
+        endpoints: table.endpoint_count(),
+        no_endpoint_errno: table.no_endpoint_errno,
+        policy: table.policy,
+        reserved: [0; 17],
+    };
+    writer.write_slot(at, slot::from_header(&header));
+    for (index, endpoint) in (at + 1..).zip(&table.endpoints) {
+        writer.write_slot(index, slot::from_endpoint(endpoint));
+    }
+}

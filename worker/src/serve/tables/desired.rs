@@ -1,0 +1,86 @@
+//! What a configuration asks of the tables.
+
+use std::fmt;
+
+use holdfast_protocol::kernel::{
+    EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord,
+};
+
+/// Everything the tables should say, and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// In the configuration's order. No two have the same record, none share a frontend key.
+    pub services: Vec<DesiredService>,
+}
+
+/// One port of a service in one address family: what gets a service number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredService {
+    /// Which service it is. Its number goes with it, and so do its counters.
+    pub record: ServiceRecord,
+    /// The addresses that lead to it.
+    pub keys: Vec<FrontendKey>,
+    /// Where they lead.
+    pub table: Table,
+}
+
+/// A table without its identity: what two generations of a service can have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// One of [`policy`](holdfast_protocol::kernel::policy).
+    pub policy: u8,
+    /// What `connect` fails with when there is no endpoint.
+    pub no_endpoint_errno: u16,
+    /// The rows, at most 2^32 - 2.
+    pub endpoints: Vec<EndpointSlot>,
+}
+
+impl Table {
+    /// How many slots it takes: one for the header and one per endpoint.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.endpoint_count() + 1
+    }
+
+    /// How many endpoints it has.
+    #[must_use]
+    pub fn endpoint_count(&self) -> u32 {
+        u32::try_from(self.endpoints.len()).expect("a configuration holds at most 2^20 endpoints")
+    }
+}
+
+/// A record as people know it: `web, port http (80/tcp, IPv4)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Label<'a>(pub &'a ServiceRecord);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0;
+        write!(
+            f,
+            "{}, port {} ({}/{}, IPv{})",
+            name(&record.service),
+            name(&record.port_name),
+            u16::from_be(record.port_be),
+            protocol(record.protocol),
+            record.family,
+        )
+    }
+}
+
+/// The name in a field that is padded with zeros.
+#[must_use]
+pub fn name(field: &[u8]) -> String {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    String::from_utf8_lossy(&field[..end]).into_owned()
+}
+
+/// The name of an IP protocol number.
+#[must_use]
+pub fn protocol(number: u8) -> &'static str {
+    match number {
+        PROTOCOL_TCP => "tcp",
+        PROTOCOL_UDP => "udp",
+        _ => "unknown",
+    }
+}

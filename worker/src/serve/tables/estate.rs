@@ -1,0 +1,67 @@
+//! The narrow interface to the maps.
+//!
+//! Everything this worker ever writes to the kernel is a call of [`Writer`], and each call is one
+//! mutation: a test that stops at the nth call has stopped the writer at any point it can die at.
+
+use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceRecord};
+
+use super::slot::Slot;
+
+/// How much the maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Service numbers: elements of `HEADS`, `SERVICES` and `COUNTERS`.
+    pub services: u32,
+    /// Elements of `TABLES`.
+    pub slots: u32,
+    /// Elements of `FRONTENDS`.
+    pub frontends: u32,
+}
+
+/// What can be read of the maps.
+pub trait Reader {
+    /// How much they hold.
+    fn capacity(&self) -> Capacity;
+    /// The head of `number`, which is below [`Capacity::services`].
+    fn head(&self, number: u32) -> HeadWord;
+    /// The record of `number`, which is below [`Capacity::services`].
+    fn record(&self, number: u32) -> ServiceRecord;
+    /// The slot at `index`, which is below [`Capacity::slots`].
+    fn slot(&self, index: u32) -> Slot;
+    /// Every frontend, in no order.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError>;
+}
+
+/// What can be written to the maps, one mutation a call. Numbers and indices are below the
+/// [`Capacity`].
+pub trait Writer {
+    /// Writes a slot that no published table contains.
+    fn write_slot(&mut self, index: u32, slot: Slot);
+    /// Writes the record of a number that is not published.
+    fn write_record(&mut self, number: u32, record: ServiceRecord);
+    /// Stores the head of `number` in one step, after everything written before.
+    fn publish(&mut self, number: u32, head: HeadWord);
+    /// Sets the counters of `number`, which is not published, to 0.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn zero_counters(&mut self, number: u32) -> Result<(), BpfError>;
+    /// Sets where `key` leads, in one step.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, for want of room above all.
+    fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError>;
+    /// Removes `key`, in one step.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError>;
+}

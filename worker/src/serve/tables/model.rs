@@ -1,0 +1,179 @@
+//! The maps in memory, read the way the kernel programs read them, for tests.
+//!
+//! It also keeps what a real map cannot: which slots and numbers a program may still be reading. A
+//! mutation that would change one of them under a reader panics.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceRecord, TableHeader};
+
+use super::desired::Table;
+use super::estate::{Capacity, Reader, Writer};
+use super::observe::observe;
+use super::slot::{self, Slot};
+
+/// What a connection gets. A table stands for the whole distribution over its endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passes untouched.
+    Untouched,
+    /// It gets what this table says.
+    Governed(Table),
+    /// It is refused because no look is settled.
+    Unsettled,
+}
+
+/// The maps.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub capacity: Capacity,
+    pub heads: Vec<HeadWord>,
+    pub records: Vec<ServiceRecord>,
+    pub slots: Vec<Slot>,
+    pub frontends: BTreeMap<FrontendKey, Frontend>,
+    /// Connections counted per number, instead of per CPU.
+    pub counters: Vec<u64>,
+    /// Slots that were in a published table since the last grace period.
+    warm_slots: BTreeSet<u32>,
+    /// Numbers that were published, or named by a frontend, since the last grace period.
+    warm_numbers: BTreeSet<u32>,
+}
+
+pub const NO_RECORD: ServiceRecord = ServiceRecord {
+    service: [0; 64],
+    port_name: [0; 16],
+    port_be: 0,
+    protocol: 0,
+    family: 0,
+    reserved: 0,
+};
+
+impl Model {
+    pub fn new(capacity: Capacity) -> Self {
+        let services = capacity.services as usize;
+        Self {
+            capacity,
+            heads: vec![HeadWord::UNPUBLISHED; services],
+            records: vec![NO_RECORD; services],
+            slots: vec![slot::UNTOUCHED; capacity.slots as usize],
+            frontends: BTreeMap::new(),
+            counters: vec![0; services],
+            warm_slots: BTreeSet::new(),
+            warm_numbers: BTreeSet::new(),
+        }
+    }
+
+    /// What the kernel program makes of a connection to `key`: `look` of `ebpf/src/decide.rs`.
+    pub fn connect(&self, key: &FrontendKey) -> Outcome {
+        let Some(frontend) = self.frontends.get(key) else {
+            return Outcome::Untouched;
+        };
+        if frontend.tag != key.tag() || frontend.service >= self.capacity.services {
+            return Outcome::Unsettled;
+        }
+        let head = self.heads[frontend.service as usize];
+        if !head.is_published() || !frontend.in_force(head.generation()) {
+            return Outcome::Untouched;
+        }
+        let Some(header) = self.slots.get(head.slot() as usize).map(slot::to_header) else {
+            return Outcome::Unsettled;
+        };
+        if (header.service, header.generation) != (frontend.service, head.generation()) {
+            return Outcome::Unsettled;
+        }
+        let first = head.slot() as usize + 1;
+        let Some(slots) = self.slots.get(first..first + header.endpoints as usize) else {
+            return Outcome::Unsettled;
+        };
+        Outcome::Governed(Table {
+            policy: header.policy,
+            no_endpoint_errno: header.no_endpoint_errno,
+            endpoints: slots.iter().map(slot::to_endpoint).collect(),
+        })
+    }
+
+    /// A grace period passes: programs that run now have seen nothing from before it.
+    pub fn pass_grace_period(&mut self) {
+        self.warm_slots.clear();
+        self.warm_numbers.clear();
+        self.warm_up();
+    }
+
+    /// Notes what a program that starts now can come to read.
+    pub fn warm_up(&mut self) {
+        let observed = observe(self).expect("a model is always readable");
+        for service in &observed.services {
+            let slots = service.range().map_or(0..0, |range| range.start..range.end());
+            self.warm_slots.extend(slots);
+            self.warm_numbers.insert(service.number);
+        }
+        self.warm_numbers.extend(self.frontends.values().map(|frontend| frontend.service));
+    }
+
+    fn warm_up_number(&mut self, number: u32) {
+        self.warm_numbers.insert(number);
+        let head = self.heads[number as usize];
+        if head.is_published() {
+            let header: TableHeader = slot::to_header(&self.slots[head.slot() as usize]);
+            self.warm_slots.extend(head.slot()..=head.slot() + header.endpoints);
+        }
+    }
+}
+
+impl Reader for Model {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn head(&self, number: u32) -> HeadWord {
+        self.heads[number as usize]
+    }
+
+    fn record(&self, number: u32) -> ServiceRecord {
+        self.records[number as usize]
+    }
+
+    fn slot(&self, index: u32) -> Slot {
+        self.slots[index as usize]
+    }
+
+    fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
+        Ok(self.frontends.iter().map(|(key, frontend)| (*key, *frontend)).collect())
+    }
+}
+
+impl Writer for Model {
+    fn write_slot(&mut self, index: u32, slot: Slot) {
+        assert!(!self.warm_slots.contains(&index), "slot {index} was rewritten under a reader");
+        self.slots[index as usize] = slot;
+    }
+
+    fn write_record(&mut self, number: u32, record: ServiceRecord) {
+        assert!(!self.warm_numbers.contains(&number), "number {number} was reused under a reader");
+        self.records[number as usize] = record;
+    }
+
+    fn publish(&mut self, number: u32, head: HeadWord) {
+        self.heads[number as usize] = head;
+        self.warm_up_number(number);
+    }
+
+    fn zero_counters(&mut self, number: u32) -> Result<(), BpfError> {
+        assert!(!self.warm_numbers.contains(&number), "number {number} was reused under a reader");
+        self.counters[number as usize] = 0;
+        Ok(())
+    }
+
+    fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {
+        self.frontends.insert(*key, frontend);
+        assert!(self.frontends.len() <= self.capacity.frontends as usize, "FRONTENDS is full");
+        self.warm_numbers.insert(frontend.service);
+        Ok(())
+    }
+
+    fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
+        self.frontends.remove(key);
+        Ok(())
+    }
+}

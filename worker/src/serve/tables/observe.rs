@@ -1,0 +1,130 @@
+//! What the maps say now.
+
+use std::collections::HashMap;
+
+use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceRecord};
+
+use super::desired::Table;
+use super::estate::{Capacity, Reader};
+use super::ranges::Range;
+use super::slot;
+
+/// What was read back from the maps.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// How much the maps hold.
+    pub capacity: Capacity,
+    /// The published service numbers, ascending.
+    pub services: Vec<Programmed>,
+    /// Every frontend, whether it leads anywhere or not.
+    pub frontends: HashMap<FrontendKey, Frontend>,
+}
+
+/// A published service number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programmed {
+    /// The number.
+    pub number: u32,
+    /// What is published for it.
+    pub head: HeadWord,
+    /// Which service it is, by its record.
+    pub record: ServiceRecord,
+    /// What it says. `None` when the head does not name a table of this number and generation, all
+    /// of it within `TABLES`: connections to it are refused then, and it has to be written anew.
+    pub table: Option<Table>,
+}
+
+impl Programmed {
+    /// The slots its table occupies, if it has one.
+    #[must_use]
+    pub fn range(&self) -> Option<Range> {
+        let table = self.table.as_ref()?;
+        Some(Range { start: self.head.slot(), length: table.slots() })
+    }
+}
+
+impl Observed {
+    /// The slots that published tables occupy, ascending by their starts.
+    #[must_use]
+    pub fn used_slots(&self) -> Vec<Range> {
+        let mut used: Vec<Range> = self.services.iter().filter_map(Programmed::range).collect();
+        used.sort_unstable_by_key(|range| range.start);
+        used
+    }
+
+    /// Where a program that looks up `key` now is led.
+    #[must_use]
+    pub fn lead(&self, key: &FrontendKey) -> Option<(Frontend, Lead)> {
+        let frontend = *self.frontends.get(key)?;
+        if frontend.tag != key.tag() || frontend.service >= self.capacity.services {
+            return Some((frontend, Lead::Garbled));
+        }
+        let lead = match self.published(frontend.service) {
+            Some(service) if frontend.in_force(service.head.generation()) => {
+                Lead::To(frontend.service)
+            }
+            _ => Lead::Idle,
+        };
+        Some((frontend, lead))
+    }
+
+    /// The published service with this number.
+    #[must_use]
+    pub fn published(&self, number: u32) -> Option<&Programmed> {
+        let at = self.services.binary_search_by_key(&number, |service| service.number).ok()?;
+        Some(&self.services[at])
+    }
+}
+
+/// Where a frontend leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// To this published service number, at its present generation.
+    To(u32),
+    /// Nowhere: it is not in force, and connections pass untouched.
+    Idle,
+    /// The value was not written for its key, or names no service number: connections are refused.
+    Garbled,
+}
+
+/// Reads the maps back. While another worker writes, the answer may mix two of its states.
+///
+/// # Errors
+///
+/// When the kernel refuses to list the frontends.
+pub fn observe(estate: &impl Reader) -> Result<Observed, BpfError> {
+    let capacity = estate.capacity();
+    let services = (0..capacity.services)
+        .map(|number| (number, estate.head(number)))
+        .filter(|(_, head)| head.is_published())
+        .map(|(number, head)| Programmed {
+            number,
+            head,
+            record: estate.record(number),
+            table: table(estate, number, head),
+        })
+        .collect();
+    let frontends = estate.frontends()?.into_iter().collect();
+    Ok(Observed { capacity, services, frontends })
+}
+
+fn table(estate: &impl Reader, number: u32, head: HeadWord) -> Option<Table> {
+    let slots = estate.capacity().slots;
+    if head.slot() >= slots {
+        return None;
+    }
+    let header = slot::to_header(&estate.slot(head.slot()));
+    let room = slots - head.slot() - 1;
+    let own = header.service == number && header.generation == head.generation();
+    if !own || header.endpoints > room {
+        return None;
+    }
+    let first = head.slot() + 1;
+    let endpoints = first..first + header.endpoints;
+    Some(Table {
+        policy: header.policy,
+        no_endpoint_errno: header.no_endpoint_errno,
+        endpoints: endpoints.map(|index| slot::to_endpoint(&estate.slot(index))).collect(),
+    })
+}

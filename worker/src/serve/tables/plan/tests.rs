@@ -1,0 +1,514 @@
+//! Plans are carried out on a model of the maps, one mutation at a time, and after each mutation
+//! every connection is tried.
+#![expect(clippy::unwrap_used, reason = "in a test, what is not there is a failure")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_protocol::kernel::{
+    EndpointSlot, Frontend, FrontendKey, HeadWord, PROTOCOL_TCP, ServiceRecord, mapped, policy,
+};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+use crate::serve::tables::apply::Application;
+use crate::serve::tables::desired::{DesiredService, Table};
+use crate::serve::tables::estate::{Capacity, Reader as _, Writer};
+use crate::serve::tables::model::{Model, NO_RECORD, Outcome};
+use crate::serve::tables::observe::observe;
+use crate::serve::tables::rest::Rest;
+
+/// Services and addresses that configurations are made of: few, so that they meet often.
+const NAMES: u8 = 5;
+const ADDRESSES: u8 = 8;
+
+/// Tight, so that slots and numbers are reused all the time and some configurations do not fit.
+const CAPACITY: Capacity = Capacity { services: 8, slots: 34, frontends: 14 };
+
+fn key(address: u8) -> FrontendKey {
+    FrontendKey {
+        address: mapped(u32::from_ne_bytes([127, 96, 0, address])),
+        port_be: 80_u16.to_be(),
+        protocol: PROTOCOL_TCP,
+        reserved: 0,
+    }
+}
+
+fn keys() -> impl Iterator<Item = FrontendKey> {
+    (0..ADDRESSES).map(key)
+}
+
+fn record(name: u8) -> ServiceRecord {
+    let mut record = ServiceRecord { protocol: PROTOCOL_TCP, family: 4, ..NO_RECORD };
+    record.service[0] = b'a' + name;
+    record
+}
+
+fn table(ports: &[u16]) -> Table {
+    let endpoint = |port: &u16| EndpointSlot {
+        address: mapped(u32::from_ne_bytes([127, 0, 0, 1])),
+        port_be: port.to_be(),
+        weight: 1,
+        threshold: u32::MAX,
+        alias: 0,
+        reserved: 0,
+    };
+    let endpoints = ports.iter().map(endpoint).collect();
+    Table { policy: policy::RANDOM, no_endpoint_errno: 111, endpoints }
+}
+
+fn service(name: u8, addresses: &[u8], ports: &[u16]) -> DesiredService {
+    let keys = addresses.iter().map(|address| key(*address)).collect();
+    DesiredService { record: record(name), keys, table: table(ports) }
+}
+
+fn desired(services: &[(u8, &[u8], &[u16])]) -> Desired {
+    let services =
+        services.iter().map(|(name, addresses, ports)| service(*name, addresses, ports)).collect();
+    Desired { services }
+}
+
+fn any_desired() -> impl Strategy<Value = Desired> {
+    let ports = prop::option::weighted(0.7, prop::collection::vec(1_u16..5, 0..4));
+    let services = prop::collection::vec(ports, NAMES as usize);
+    let owners = prop::collection::vec(0..NAMES + 2, ADDRESSES as usize);
+    (services, owners).prop_map(|(services, owners)| {
+        let wanted = (0..NAMES).zip(services).filter_map(|(name, ports)| {
+            let owned = (0..ADDRESSES).filter(|address| owners[*address as usize] == name);
+            Some(service(name, &owned.collect::<Vec<_>>(), &ports?))
+        });
+        Desired { services: wanted.collect() }
+    })
+}
+
+/// Keeps the model as it was after each mutation.
+struct Recorder {
+    model: Model,
+    history: Vec<Model>,
+}
+
+impl Recorder {
+    fn after<T>(&mut self, mutate: impl FnOnce(&mut Model) -> T) -> T {
+        let answer = mutate(&mut self.model);
+        self.history.push(self.model.clone());
+        answer
+    }
+}
+
+impl Writer for Recorder {
+    fn write_slot(&mut self, index: u32, slot: super::super::slot::Slot) {
+        self.after(|model| model.write_slot(index, slot));
+    }
+
+    fn write_record(&mut self, number: u32, record: ServiceRecord) {
+        self.after(|model| model.write_record(number, record));
+    }
+
+    fn publish(&mut self, number: u32, head: HeadWord) {
+        self.after(|model| model.publish(number, head));
+    }
+
+    fn zero_counters(&mut self, number: u32) -> Result<(), holdfast_bpf::BpfError> {
+        self.after(|model| model.zero_counters(number))
+    }
+
+    fn set_frontend(
+        &mut self,
+        key: &FrontendKey,
+        frontend: Frontend,
+    ) -> Result<(), holdfast_bpf::BpfError> {
+        self.after(|model| model.set_frontend(key, frontend))
+    }
+
+    fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), holdfast_bpf::BpfError> {
+        self.after(|model| model.delete_frontend(key))
+    }
+}
+
+/// Plans and carries out. The models after each mutation, the first being the one before all;
+/// `None` when it does not fit.
+fn carry_out(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Option<Vec<Model>> {
+    let observed = observe(model).unwrap();
+    let first = plan(&observed, desired, &mut rest.space(model, &observed));
+    let plan = match first {
+        Ok(plan) => plan,
+        Err(error) if error.is_space() && rest.is_resting() => {
+            model.pass_grace_period();
+            rest.end();
+            plan(&observed, desired, &mut rest.space(model, &observed)).ok()?
+        }
+        Err(_) => return None,
+    };
+    let mut recorder = Recorder { history: vec![model.clone()], model: model.clone() };
+    let mut application = Application::new(plan);
+    assert!(application.advance(desired, &mut recorder, usize::MAX).unwrap());
+    rest.begin(application.into_freed());
+    *model = recorder.model;
+    Some(recorder.history)
+}
+
+/// Which service `key` leads to.
+fn owner(model: &Model, key: &FrontendKey) -> Option<ServiceRecord> {
+    let observed = observe(model).unwrap();
+    match observed.lead(key)? {
+        (_, crate::serve::tables::observe::Lead::To(number)) => Some(model.record(number)),
+        _ => None,
+    }
+}
+
+struct Expectation {
+    before: Outcome,
+    after: Outcome,
+    owner_before: Option<ServiceRecord>,
+    owner_after: Option<ServiceRecord>,
+}
+
+impl Expectation {
+    /// The service the address belongs to throughout, if it does not move.
+    fn resident(&self) -> Option<ServiceRecord> {
+        match (self.owner_before, self.owner_after) {
+            (Some(before), Some(after)) => (before == after).then_some(before),
+            (before, after) => before.or(after),
+        }
+    }
+
+    fn is_moved(&self) -> bool {
+        self.owner_before.is_some() && self.owner_after.is_some() && self.resident().is_none()
+    }
+}
+
+fn expectations(before: &Model, desired: &Desired) -> BTreeMap<FrontendKey, Expectation> {
+    let mut expectations: BTreeMap<FrontendKey, Expectation> = keys()
+        .map(|key| {
+            let owner_before = owner(before, &key);
+            let before = before.connect(&key);
+            let after = Outcome::Untouched;
+            (key, Expectation { before, after, owner_before, owner_after: None })
+        })
+        .collect();
+    for service in &desired.services {
+        for key in &service.keys {
+            let expectation = expectations.get_mut(key).unwrap();
+            expectation.after = Outcome::Governed(service.table.clone());
+            expectation.owner_after = Some(service.record);
+        }
+    }
+    expectations
+}
+
+/// Whether services give each other addresses in a circle: the one case in which an address may
+/// lead to its giver's new table for a moment.
+fn moves_in_a_circle(expectations: &BTreeMap<FrontendKey, Expectation>) -> bool {
+    let mut edges: BTreeSet<(u8, u8)> = expectations
+        .values()
+        .filter(|it| it.is_moved())
+        .map(|it| (it.owner_before.unwrap().service[0], it.owner_after.unwrap().service[0]))
+        .collect();
+    // Whoever receives nothing cannot be in a circle.
+    loop {
+        let receivers: BTreeSet<u8> = edges.iter().map(|(_, receiver)| *receiver).collect();
+        let count = edges.len();
+        edges.retain(|(giver, _)| receivers.contains(giver));
+        if edges.len() == count {
+            return !edges.is_empty();
+        }
+    }
+}
+
+/// At every step, every service is wholly old or wholly new, and nothing ever goes back.
+fn check_every_step(history: &[Model], desired: &Desired) {
+    let expectations = expectations(&history[0], desired);
+    let circle = moves_in_a_circle(&expectations);
+    let mut changed: BTreeSet<FrontendKey> = BTreeSet::new();
+    for (step, model) in history.iter().enumerate() {
+        let mut sides: BTreeMap<u8, BTreeSet<bool>> = BTreeMap::new();
+        for (key, expected) in &expectations {
+            let outcome = model.connect(key);
+            let giver_new = circle
+                && expected.is_moved()
+                && desired.services.iter().any(|service| {
+                    Some(service.record) == expected.owner_before
+                        && outcome == Outcome::Governed(service.table.clone())
+                });
+            assert!(
+                outcome == expected.before || outcome == expected.after || giver_new,
+                "step {step}: {key:?} got {outcome:?}, which is neither old nor new"
+            );
+            if expected.before == expected.after {
+                continue;
+            }
+            let is_new = outcome == expected.after;
+            assert!(is_new || !changed.contains(key), "step {step}: {key:?} went back");
+            if is_new {
+                changed.insert(*key);
+            }
+            if let Some(resident) = expected.resident() {
+                sides.entry(resident.service[0]).or_default().insert(is_new);
+            }
+        }
+        for (name, sides) in sides {
+            assert_eq!(sides.len(), 1, "step {step}: service {} is half new", char::from(name));
+        }
+    }
+}
+
+/// The model says what is desired and nothing else.
+fn check_exact(model: &Model, desired: &Desired) {
+    for (key, expected) in expectations(model, desired) {
+        assert_eq!(model.connect(&key), expected.after, "{key:?}");
+        assert_eq!(expected.owner_before, expected.owner_after, "{key:?}");
+    }
+    let wanted: usize = desired.services.iter().map(|service| service.keys.len()).sum();
+    assert_eq!(model.frontends.len(), wanted, "no frontend is left over");
+    assert!(model.frontends.values().all(|it| it.until == Frontend::FOREVER), "no end is pending");
+    let published = model.heads.iter().filter(|head| head.is_published()).count();
+    assert_eq!(published, desired.services.len(), "no number is left over");
+    let mut rest = Rest::default();
+    let again = carry_out(&mut model.clone(), desired, &mut rest).expect("what is there fits");
+    assert_eq!(again.len(), 1, "what is as it should be is not touched");
+}
+
+/// Services in both keep their number and what was counted for it.
+fn check_counters(before: &Model, after: &Model, desired: &Desired) {
+    for number in 0..CAPACITY.services {
+        let record = before.record(number);
+        let first = (0..number)
+            .all(|other| before.record(other) != record || !before.head(other).is_published());
+        let kept = desired.services.iter().any(|service| service.record == record);
+        let at = number as usize;
+        if before.head(number).is_published() && first && kept {
+            assert_eq!(after.record(number), record);
+            assert!(after.head(number).generation() >= before.head(number).generation());
+            assert_eq!(after.counters[at], before.counters[at]);
+        }
+    }
+}
+
+fn check_transition(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Option<Vec<Model>> {
+    let history = carry_out(model, desired, rest)?;
+    let after = history.last().unwrap();
+    check_every_step(&history, desired);
+    check_exact(after, desired);
+    check_counters(&history[0], after, desired);
+    Some(history)
+}
+
+/// An empty estate on which `desired` is carried out.
+fn programmed(desired: &Desired) -> Model {
+    let mut model = Model::new(CAPACITY);
+    check_transition(&mut model, desired, &mut Rest::default()).expect("fits");
+    (0..).zip(&mut model.counters).for_each(|(number, counter)| *counter = 1000 + number);
+    model
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// One worker, one configuration after the other: slots and numbers are reused, never too soon.
+    #[test]
+    fn every_prefix_is_wholly_old_or_wholly_new(
+        configurations in prop::collection::vec(any_desired(), 1..6)
+    ) {
+        let mut model = Model::new(CAPACITY);
+        let mut rest = Rest::default();
+        for desired in configurations {
+            model.counters.iter_mut().for_each(|counter| *counter += 1);
+            check_transition(&mut model, &desired, &mut rest);
+        }
+    }
+
+    /// A writer dies at any mutation, its successor at another, and so on; whoever comes last puts
+    /// in force exactly what it is told, without a step between old and new.
+    #[test]
+    fn a_successor_repairs_whatever_a_dead_writer_left(
+        lives in prop::collection::vec((any_desired(), any::<Index>()), 1..5),
+        last in any_desired(),
+    ) {
+        let mut model = Model::new(CAPACITY);
+        for (desired, death) in lives {
+            if let Some(history) = check_transition(&mut model, &desired, &mut Rest::default()) {
+                model = death.get(&history).clone();
+            }
+        }
+        check_transition(&mut model, &last, &mut Rest::default());
+    }
+
+    /// Memory that nobody wrote on purpose: whatever stands in the maps, the plan ends it.
+    #[test]
+    fn damage_is_repaired(
+        before in any_desired(),
+        damage in prop::collection::vec((0_u8..5, any::<Index>(), any::<u64>()), 1..6),
+        after in any_desired(),
+    ) {
+        let mut model = Model::new(CAPACITY);
+        check_transition(&mut model, &before, &mut Rest::default());
+        for (kind, place, noise) in damage {
+            harm(&mut model, kind, place, noise);
+        }
+        model.pass_grace_period();
+        let mut rest = Rest::default();
+        rest.end();
+        if let Some(history) = carry_out(&mut model, &after, &mut rest) {
+            check_exact(history.last().unwrap(), &after);
+        }
+    }
+}
+
+/// Does to the maps what no writer does.
+fn harm(model: &mut Model, kind: u8, place: Index, noise: u64) {
+    let number = place.index(model.heads.len());
+    let small = u32::try_from(noise % 64).unwrap();
+    match kind {
+        0 => model.heads[number] = HeadWord::new(small, u32::try_from(noise % 3).unwrap()),
+        1 => model.slots[place.index(CAPACITY.slots as usize)][..8]
+            .copy_from_slice(&noise.to_ne_bytes()),
+        2 => model.records[number] = record(u8::try_from(noise % 6).unwrap()),
+        3 => {
+            let key = key(u8::try_from(place.index(ADDRESSES as usize)).unwrap());
+            let tag = if noise.is_multiple_of(2) { key.tag() } else { small };
+            let (from, until) = (small % 3, small % 5);
+            let frontend = Frontend { service: small % 12, tag, from, until };
+            if model.frontends.len() < CAPACITY.frontends as usize {
+                model.frontends.insert(key, frontend);
+            }
+        }
+        _ => {
+            let key = key(u8::try_from(place.index(ADDRESSES as usize)).unwrap());
+            model.frontends.remove(&key);
+        }
+    }
+}
+
+fn operations(model: &Model, desired: &Desired) -> Vec<Operation> {
+    let observed = observe(model).unwrap();
+    let rest = Rest::default();
+    plan(&observed, desired, &mut rest.space(model, &observed)).expect("fits").operations
+}
+
+#[test]
+fn an_unchanged_configuration_is_no_mutation() {
+    let desired = desired(&[(0, &[0, 1], &[1, 2]), (1, &[2], &[])]);
+    assert_eq!(operations(&programmed(&desired), &desired), []);
+}
+
+#[test]
+fn only_the_changed_service_is_touched() {
+    let model = programmed(&desired(&[(0, &[0], &[1]), (1, &[1], &[2])]));
+    let changed = desired(&[(0, &[0], &[1]), (1, &[1], &[3])]);
+    assert_eq!(
+        operations(&model, &changed),
+        [
+            Operation::WriteTable { number: 1, generation: 2, slot: 4, service: 1 },
+            Operation::Publish(1, HeadWord::new(4, 2)),
+        ]
+    );
+}
+
+#[test]
+fn a_renamed_service_hands_its_address_over_before_it_goes() {
+    let mut model = programmed(&desired(&[(0, &[0], &[1])]));
+    let renamed = desired(&[(1, &[0], &[1])]);
+    let frontend = Frontend { service: 1, tag: key(0).tag(), from: 1, until: Frontend::FOREVER };
+    assert_eq!(
+        operations(&model, &renamed),
+        [
+            Operation::WriteRecord { number: 1, service: 0 },
+            Operation::ZeroCounters(1),
+            Operation::WriteTable { number: 1, generation: 1, slot: 2, service: 0 },
+            Operation::Publish(1, HeadWord::new(2, 1)),
+            Operation::SetFrontend(key(0), frontend),
+            Operation::Publish(0, HeadWord::UNPUBLISHED),
+        ]
+    );
+    check_transition(&mut model, &renamed, &mut Rest::default()).expect("fits");
+}
+
+#[test]
+fn several_addresses_come_and_go_in_one_step() {
+    let mut model = programmed(&desired(&[(0, &[0, 1, 2], &[1])]));
+    let other = desired(&[(0, &[2, 3, 4], &[1])]);
+    let history = check_transition(&mut model, &other, &mut Rest::default()).expect("fits");
+    let seen = |model: &Model| keys().map(|key| model.connect(&key)).collect::<Vec<_>>();
+    let mut states: Vec<_> = history.iter().map(seen).collect();
+    states.dedup();
+    assert_eq!(states.len(), 2, "there is nothing between the old and the new");
+}
+
+#[test]
+fn the_giver_of_an_address_is_published_after_its_receiver() {
+    let mut model = programmed(&desired(&[(0, &[0, 1], &[1]), (1, &[2], &[2])]));
+    let moved = desired(&[(0, &[0], &[3]), (1, &[1, 2], &[4])]);
+    let published: Vec<u32> = operations(&model, &moved)
+        .into_iter()
+        .filter_map(|operation| match operation {
+            Operation::Publish(number, _) => Some(number),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(published, [1, 0]);
+    check_transition(&mut model, &moved, &mut Rest::default()).expect("fits");
+}
+
+#[test]
+fn addresses_that_change_places_lead_somewhere_at_every_step() {
+    let mut model = programmed(&desired(&[(0, &[0], &[1]), (1, &[1], &[2])]));
+    let swapped = desired(&[(0, &[1], &[3]), (1, &[0], &[4])]);
+    let history = check_transition(&mut model, &swapped, &mut Rest::default()).expect("fits");
+    for model in &history {
+        assert!(matches!(model.connect(&key(0)), Outcome::Governed(_)));
+        assert!(matches!(model.connect(&key(1)), Outcome::Governed(_)));
+    }
+}
+
+/// In a circle the giver is published before the move, which must not end what a dead writer had
+/// meant to end.
+#[test]
+fn an_end_that_a_dead_writer_decided_does_not_come_true_before_a_move() {
+    let mut model = programmed(&desired(&[(0, &[0], &[1]), (1, &[1], &[2])]));
+    for address in [0, 1] {
+        let frontend = model.frontends.get_mut(&key(address)).unwrap();
+        frontend.until = HeadWord::FIRST_GENERATION + 1;
+    }
+    let swapped = desired(&[(0, &[1], &[3]), (1, &[0], &[4])]);
+    check_transition(&mut model, &swapped, &mut Rest::default()).expect("fits");
+}
+
+#[test]
+fn a_number_without_generations_left_is_given_up() {
+    let mut model = programmed(&desired(&[(0, &[0], &[1])]));
+    let last = HeadWord::new(model.heads[0].slot(), HeadWord::LAST_GENERATION);
+    let at = last.slot() as usize;
+    model.heads[0] = last;
+    model.slots[at][4..8].copy_from_slice(&HeadWord::LAST_GENERATION.to_ne_bytes());
+    model.warm_up();
+    assert_eq!(operations(&model, &desired(&[(0, &[0], &[1])])), [], "it may stay");
+    let changed = desired(&[(0, &[0], &[2])]);
+    let history = carry_out(&mut model, &changed, &mut Rest::default()).expect("fits");
+    check_every_step(&history, &changed);
+    check_exact(history.last().unwrap(), &changed);
+    assert_eq!(history.last().unwrap().heads[0], HeadWord::UNPUBLISHED);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let refused = |desired: &Desired| {
+        let model = Model::new(CAPACITY);
+        let observed = observe(&model).unwrap();
+        let rest = Rest::default();
+        let error = plan(&observed, desired, &mut rest.space(&model, &observed)).unwrap_err();
+        (error.to_string(), error)
+    };
+    let (text, error) = refused(&desired(&[(0, &[], &[1; 30]), (1, &[], &[1; 30])]));
+    assert!(text.contains("service b, port "), "{text}");
+    let label = "b, port  (0/tcp, IPv4)".to_owned();
+    let slots = DoesNotFit::Slots { service: label, needed: 31, longest: 3, free: 3 };
+    assert_eq!(error, slots);
+    let many: Vec<(u8, &[u8], &[u16])> = (0..9).map(|name| (name, &[][..], &[][..])).collect();
+    let (text, error) = refused(&desired(&many));
+    assert!(matches!(error, DoesNotFit::Numbers { .. }), "{text}");
+    assert!(text.contains("service i, port "), "{text}");
+    let all: Vec<u8> = (0..15).collect();
+    let (text, error) = refused(&desired(&[(0, &all[..7], &[]), (1, &all[7..], &[])]));
+    assert!(matches!(error, DoesNotFit::Frontends { capacity: 14, .. }), "{text}");
+    assert!(text.contains("service b, port "), "{text}");
+}

@@ -1,0 +1,116 @@
+//! From inside a process that has confined itself by the worker's own code, every way out is tried,
+//! and leads nowhere. Each way is tried without the fences too, where it has to lead somewhere: an
+//! attempt that is wrong proves nothing. Needs root.
+#![expect(clippy::unwrap_used, reason = "in a test, what is not there is a failure")]
+
+mod scene;
+
+use std::os::unix::process::ExitStatusExt as _;
+
+use scene::{Outcome, Scene};
+
+/// Everything that is tried.
+const ATTEMPTS: [&str; 24] = [
+    "create-map",
+    "load-program",
+    "detach-link",
+    "read-outside",
+    "read-memory-file",
+    "create-file",
+    "overwrite",
+    "remove",
+    "execute",
+    "fork",
+    "start-thread",
+    "make-code",
+    "trace",
+    "read-memory",
+    "signal",
+    "open-process",
+    "connect-unix",
+    "connect-abstract",
+    "connect-tcp",
+    "listen-tcp",
+    "mount",
+    "new-user-namespace",
+    "become-root",
+    "io-uring",
+];
+
+/// What any user may do, however few privileges it has: only the sandbox stands in its way.
+const OPEN_TO_ALL: [&str; 15] = [
+    "detach-link",
+    "read-outside",
+    "create-file",
+    "overwrite",
+    "remove",
+    "execute",
+    "fork",
+    "start-thread",
+    "make-code",
+    "signal",
+    "open-process",
+    "connect-unix",
+    "connect-abstract",
+    "connect-tcp",
+    "listen-tcp",
+];
+
+/// What Landlock stops by itself.
+const STOPPED_BY_LANDLOCK: [&str; 9] = [
+    "read-outside",
+    "create-file",
+    "overwrite",
+    "remove",
+    "execute",
+    "signal",
+    "connect-abstract",
+    "connect-tcp",
+    "listen-tcp",
+];
+
+/// What the filter of system calls lets pass: opening files to read them, which it cannot tell
+/// apart by name.
+const LEFT_TO_LANDLOCK: [&str; 1] = ["read-outside"];
+
+fn check(fences: &str, attempts: &[&str], expected: impl Fn(&str) -> bool) {
+    let wrong: Vec<String> = attempts
+        .iter()
+        .map(|attempt| (attempt, Scene::new().attempt(fences, attempt)))
+        .filter(|(attempt, outcome)| (*outcome == Outcome::Escaped) != expected(attempt))
+        .map(|(attempt, outcome)| format!("{attempt}: {outcome:?}"))
+        .collect();
+    assert!(wrong.is_empty(), "behind {fences}: {wrong:#?}");
+}
+
+#[test]
+fn no_way_leads_out_of_a_worker() {
+    check("user,files,calls", &ATTEMPTS, |_| false);
+}
+
+#[test]
+fn every_way_is_open_to_root() {
+    check("none", &ATTEMPTS, |_| true);
+}
+
+#[test]
+fn without_the_sandbox_a_user_gets_far() {
+    check("user", &OPEN_TO_ALL, |_| true);
+}
+
+#[test]
+fn landlock_alone_stops_what_it_knows_of() {
+    check("user,files", &OPEN_TO_ALL, |attempt| !STOPPED_BY_LANDLOCK.contains(&attempt));
+}
+
+#[test]
+fn the_filter_of_system_calls_alone_stops_all_but_reading() {
+    check("user,calls", &OPEN_TO_ALL, |attempt| LEFT_TO_LANDLOCK.contains(&attempt));
+}
+
+/// What a panic in a release build ends with: it has to look like one from outside.
+#[test]
+fn an_abort_is_still_an_abort() {
+    let output = Scene::new().run("user,files,calls", "abort");
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", output.status);
+}

@@ -1,0 +1,14 @@
+//! A real worker on real maps, led by a supervisor that the test plays. Needs root.
+#![expect(clippy::unwrap_used, reason = "in a test, what is not there is a failure")]
+
+mod configuration;
+mod confined;
+mod estate;
+mod faults;
+mod handover;
+mod measure;
+mod saves;
+mod snapshot;
+mod standby;
+mod supervisor;
+mod windows;

@@ -1,0 +1,155 @@
+//! Lists: services, endpoints, links.
+
+use holdfast_protocol::control::{EndpointRow, LinkStatus, ServiceRow};
+
+use super::table::{Cell, Column, Table};
+use super::{BAD, GOOD, NOTABLE};
+
+/// One line for each port of a service.
+pub fn services(rows: &[ServiceRow]) -> String {
+    if rows.is_empty() {
+        return "no services\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        Column::text("SERVICE"),
+        Column::text("PORT"),
+        Column::text("ADDRESSES"),
+        Column::text("POLICY"),
+        Column::number("ENDPOINTS"),
+        Column::number("CONNECTIONS"),
+        Column::number("REFUSED"),
+    ]);
+    for row in rows {
+        let none = row.endpoints == 0;
+        table.push([
+            Cell::new(&row.service),
+            Cell::new(format_args!("{} {}/{}", row.port_name, row.port, row.protocol)),
+            Cell::new(row.addresses.join(", ")),
+            Cell::new(&row.policy),
+            if none { Cell::styled(NOTABLE, 0) } else { Cell::new(row.endpoints) },
+            Cell::new(row.connections),
+            if row.refused > 0 { Cell::styled(NOTABLE, row.refused) } else { Cell::new(0) },
+        ]);
+    }
+    table.render()
+}
+
+/// One line for each endpoint of a port.
+pub fn endpoints(rows: &[EndpointRow]) -> String {
+    if rows.is_empty() {
+        return "no endpoints\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        Column::text("SERVICE"),
+        Column::text("PORT"),
+        Column::text("ENDPOINT"),
+        Column::number("WEIGHT"),
+    ]);
+    for row in rows {
+        table.push([
+            Cell::new(&row.service),
+            Cell::new(&row.port_name),
+            Cell::new(&row.endpoint),
+            Cell::new(row.weight),
+        ]);
+    }
+    table.render()
+}
+
+/// One line for each link.
+pub fn links(links: &[LinkStatus]) -> String {
+    if links.is_empty() {
+        return "no links: nothing is governed\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        Column::text("LINK"),
+        Column::text("HOOK"),
+        Column::number("LINK ID"),
+        Column::number("PROGRAM ID"),
+        Column::text("PINNED"),
+        Column::text("STATE"),
+        Column::text("CGROUP"),
+    ]);
+    for link in links {
+        table.push([
+            Cell::new(&link.name),
+            Cell::new(&link.attach_type),
+            Cell::new(link.link_id),
+            Cell::new(link.prog_id),
+            if link.pinned { Cell::new("yes") } else { Cell::styled(NOTABLE, "no") },
+            if link.ok { Cell::styled(GOOD, "ok") } else { Cell::styled(BAD, "drifted") },
+            Cell::new(&link.cgroup),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use anstream::adapter::strip_str;
+
+    use super::*;
+
+    #[test]
+    fn services_line_up() {
+        let row = |service: &str, endpoints, refused| ServiceRow {
+            service: service.to_owned(),
+            port_name: "http".to_owned(),
+            port: 80,
+            protocol: "tcp".to_owned(),
+            addresses: vec!["127.96.0.10".to_owned(), "fd96::10".to_owned()],
+            policy: "random".to_owned(),
+            endpoints,
+            connections: 12,
+            refused,
+        };
+        let text = services(&[row("web", 2, 0), row("longer-name", 0, 3)]);
+        assert_eq!(
+            strip_str(&text).to_string(),
+            "\
+SERVICE      PORT         ADDRESSES              POLICY  ENDPOINTS  CONNECTIONS  REFUSED
+web          http 80/tcp  127.96.0.10, fd96::10  random          2           12        0
+longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12        3
+"
+        );
+        assert!(text.contains(&super::super::paint(NOTABLE, "3")), "{text:?}");
+        assert_eq!(services(&[]), "no services\n");
+    }
+
+    #[test]
+    fn a_link_that_drifted_stands_out() {
+        let link = |ok| LinkStatus {
+            name: "hf_connect4".to_owned(),
+            attach_type: "cgroup_inet4_connect".to_owned(),
+            link_id: 7,
+            prog_id: 42,
+            cgroup: "/sys/fs/cgroup".to_owned(),
+            pinned: ok,
+            ok,
+        };
+        let text = links(&[link(true), link(false)]);
+        assert!(text.contains(&super::super::paint(BAD, "drifted")), "{text:?}");
+        assert_eq!(
+            strip_str(&text).to_string(),
+            "\
+LINK         HOOK                  LINK ID  PROGRAM ID  PINNED  STATE    CGROUP
+hf_connect4  cgroup_inet4_connect        7          42  yes     ok       /sys/fs/cgroup
+hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs/cgroup
+"
+        );
+    }
+
+    #[test]
+    fn endpoints_line_up() {
+        let row = EndpointRow {
+            service: "web".to_owned(),
+            port_name: "http".to_owned(),
+            endpoint: "127.0.0.1:18080".to_owned(),
+            weight: 10_000,
+        };
+        assert_eq!(
+            strip_str(&endpoints(&[row])).to_string(),
+            "SERVICE  PORT  ENDPOINT         WEIGHT\nweb      http  127.0.0.1:18080   10000\n"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! End-to-end tests: the real binaries on the real kernel, each test in a lab of its own.
+//!
+//! - `scene`: what most tests start from, of the library beside this.
+//! - [`traffic`], [`spread`]: connections are governed, and spread as configured.
+//! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
+//! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
+//!   notices.
+//! - [`standby`]: a spare takes over from one that dies.
+//! - [`lifecycle`], [`init`]: the supervisor comes and goes, and governance stays.
+//! - [`losses`]: what a node can lose beside processes.
+//! - [`snapshot`], [`quarantine`]: what is new proves itself, or what was before comes back.
+//! - [`startup`]: what is refused before anything is touched.
+//! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
+//! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
+//! - [`commands`]: what people see.
+
+mod capabilities;
+mod commands;
+mod configuration;
+mod control_group;
+mod ends;
+mod faults;
+mod footprint;
+mod init;
+mod interrupted;
+mod lifecycle;
+mod losses;
+mod out_of_memory;
+mod pace;
+mod privilege;
+mod quarantine;
+mod rejected;
+mod removal;
+mod scale;
+mod snapshot;
+mod spread;
+mod standby;
+mod startup;
+mod steps;
+mod traffic;
+
+use holdfast_tests::scene;

@@ -198,7 +198,8 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
         decision.verdict = Verdict::Refused;
         decision.errno = EINVAL;
     } else {
-        let Some(slot) = choose(tables, head.slot(), shape) else {
+        let settings = words::low(tables.slot_word(header, words::HEADER_EXTENT));
+        let Some(slot) = choose(tables, head.slot(), settings, shape) else {
             return Look::Replaced;
         };
         decision.endpoint = endpoint(tables, slot);
@@ -215,11 +216,17 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     Look::Settled
 }
 
-/// The slot of one of the endpoints of the table whose header is at `header`. `None` if the way
+/// The slot of one of the endpoints of the table whose header is at `header`, with `settings` slots
+/// between the two. `None` if the way
 /// there leads out of the table: what was read belongs to a table being replaced.
 #[inline(always)]
-fn choose<T: Tables>(tables: &T, header: u32, shape: words::Shape) -> Option<T::Slot> {
-    let first = header.checked_add(1)?;
+fn choose<T: Tables>(
+    tables: &T,
+    header: u32,
+    settings: u32,
+    shape: words::Shape,
+) -> Option<T::Slot> {
+    let first = header.checked_add(1)?.checked_add(settings)?;
     let row = choose::row(tables.random(), shape.endpoints);
     let slot = tables.slot(first.checked_add(row)?)?;
     if shape.policy == policy::RANDOM {

@@ -20,6 +20,8 @@ pub const FRONTEND_SPAN: usize = 1;
 pub const HEADER_IDENTITY: usize = 0;
 /// Word of a [`TableHeader`]: what [`Shape`] holds.
 pub const HEADER_SHAPE: usize = 1;
+/// Word of a [`TableHeader`]: how many slots of settings and how many lookup entries there are.
+pub const HEADER_EXTENT: usize = 2;
 /// Word of an [`EndpointSlot`]: the first half of its address.
 pub const ENDPOINT_ADDRESS_HIGH: usize = 0;
 /// Word of an [`EndpointSlot`]: the second half of its address.
@@ -37,7 +39,8 @@ const _: () = {
     assert!(offset_of!(TableHeader, service) == 0 && offset_of!(TableHeader, generation) == 4);
     assert!(offset_of!(TableHeader, endpoints) == 8);
     assert!(offset_of!(TableHeader, no_endpoint_errno) == 12);
-    assert!(offset_of!(TableHeader, policy) == 14);
+    assert!(offset_of!(TableHeader, policy) == 14 && offset_of!(TableHeader, features) == 15);
+    assert!(offset_of!(TableHeader, settings) == 16 && offset_of!(TableHeader, lookup) == 20);
     assert!(offset_of!(EndpointSlot, address) == 0 && offset_of!(EndpointSlot, port_be) == 16);
     assert!(offset_of!(EndpointSlot, threshold) == 20 && offset_of!(EndpointSlot, alias) == 24);
 };
@@ -72,6 +75,8 @@ pub struct Shape {
     pub no_endpoint_errno: u16,
     /// How one is chosen: one of [`policy`](holdfast_protocol::kernel::policy).
     pub policy: u8,
+    /// What else is asked for: some of [`feature`](holdfast_protocol::kernel::feature).
+    pub features: u8,
 }
 
 /// The [`Shape`] in the word [`HEADER_SHAPE`].
@@ -82,6 +87,7 @@ pub const fn shape(word: u64) -> Shape {
         endpoints: low(word),
         no_endpoint_errno: high(word) as u16,
         policy: (high(word) >> 16) as u8,
+        features: (high(word) >> 24) as u8,
     }
 }
 

@@ -9,16 +9,12 @@
 //! ```text
 //! FRONTENDS  (address, port, protocol) ──► Frontend { service number, generations it is in force }
 //! HEADS      service number            ──► HeadWord { slot in TABLES, generation }     one word
-//! TABLES     slot                      ──► TableHeader, followed by its EndpointSlots
+//! TABLES     slot                      ──► TableHeader, Settings if any, EndpointSlots, lookup table if any
 //! ```
 //!
 //! A table is written while nothing names it and never changes while something does. Storing one
 //! [`HeadWord`] publishes it, together with every [`Frontend`] that begins or ends to be in force at
 //! its generation: a writer that dies at any instruction leaves the service wholly old or wholly new.
-
-/// The layout of everything in this module. A loader that finds pinned maps of another layout
-/// refuses them by name instead of misreading them.
-pub const LAYOUT_VERSION: u32 = 1;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const PROTOCOL_TCP: u8 = 6;
@@ -208,8 +204,16 @@ pub struct TableHeader {
     pub no_endpoint_errno: u16,
     /// One of [`policy`].
     pub policy: u8,
+    /// Which of [`feature`] the service uses. None of them: nothing but the endpoints is looked at.
+    pub features: u8,
+    /// How many slots between the header and the first endpoint hold its [`Settings`]: 0 or
+    /// [`SETTINGS_SLOTS`].
+    pub settings: u32,
+    /// How many entries the lookup table behind the endpoints has; 0 without one. Each is 1 more than
+    /// the index of an endpoint, 32 bits wide, [`LOOKUP_PER_SLOT`] to a slot.
+    pub lookup: u32,
     /// Always 0.
-    pub reserved: [u8; 17],
+    pub reserved: u64,
 }
 
 impl TableHeader {
@@ -220,6 +224,91 @@ impl TableHeader {
         ((generation as u64) << 32) | service as u64
     }
 }
+
+/// What a service asks for beyond an endpoint: [`TableHeader::features`].
+pub mod feature {
+    /// Bounds on open connections and on attempts, in its [`Settings`](super::Settings).
+    pub const LIMITS: u8 = 1 << 0;
+    /// A bound on connections a second, in its [`Settings`](super::Settings).
+    pub const RATE: u8 = 1 << 1;
+    /// A client stays with its endpoint for a time, in its [`Settings`](super::Settings).
+    pub const AFFINITY: u8 = 1 << 2;
+    /// Each connection is told to the access log.
+    pub const EVENTS: u8 = 1 << 3;
+}
+
+/// How a service's clients are told apart.
+pub mod client {
+    /// By the control group of the socket.
+    pub const CGROUP: u8 = 0;
+    /// By the network namespace of the socket.
+    pub const NETWORK_NAMESPACE: u8 = 1;
+    /// By the address the socket is bound to; by its network namespace if it is bound to none.
+    pub const SOURCE: u8 = 2;
+}
+
+/// What a service asks for beyond an endpoint, in the slots that follow its table's header. It is
+/// published with the table, so a change of any of it is in force together with the rest.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Open connections of the service at most; 0 for no bound.
+    pub open: u32,
+    /// Attempts of the service that have not come to anything yet, at most; 0 for no bound.
+    pub pending: u32,
+    /// Open connections of one endpoint at most; 0 for no bound.
+    pub endpoint_open: u32,
+    /// Attempts at one endpoint at most; 0 for no bound.
+    pub endpoint_pending: u32,
+    /// Connections a second; 0 for no bound.
+    pub rate: u32,
+    /// Connections above the rate that may come at once.
+    pub burst: u32,
+    /// How long a client stays with its endpoint after its last connection, in milliseconds.
+    pub affinity_ms: u32,
+    /// Whom the rate is counted for: one of [`client`], or [`Settings::ALL_CLIENTS`].
+    pub rate_by: u8,
+    /// Who stays with an endpoint: one of [`client`].
+    pub affinity_by: u8,
+    /// Whom a consistent hash is taken of: one of [`client`].
+    pub hash_by: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// Always 0.
+    pub more: [u64; 3],
+    /// [`Settings::MARK`].
+    pub mark: u64,
+}
+
+impl Settings {
+    /// Keeps the second slot from being all zeros, which would look as if it had never been used.
+    pub const MARK: u64 = 1;
+    /// [`Settings::rate_by`] when all clients share one rate.
+    pub const ALL_CLIENTS: u8 = 255;
+
+    /// Nothing is asked for.
+    pub const NONE: Self = Self {
+        open: 0,
+        pending: 0,
+        endpoint_open: 0,
+        endpoint_pending: 0,
+        rate: 0,
+        burst: 0,
+        affinity_ms: 0,
+        rate_by: Self::ALL_CLIENTS,
+        affinity_by: client::CGROUP,
+        hash_by: client::CGROUP,
+        reserved: 0,
+        more: [0; 3],
+        mark: Self::MARK,
+    };
+}
+
+/// Slots that [`Settings`] take.
+pub const SETTINGS_SLOTS: u32 = 2;
+
+/// Entries of a lookup table in one slot.
+pub const LOOKUP_PER_SLOT: u32 = 8;
 
 /// One endpoint of a table, and its row of the alias table.
 #[repr(C, align(8))]
@@ -235,8 +324,13 @@ pub struct EndpointSlot {
     pub threshold: u32,
     /// Index of the other endpoint of this row. An endpoint that fills its row alone names itself.
     pub alias: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Where its live state is kept, or [`EndpointSlot::NO_STATE`].
+    pub state: u32,
+}
+
+impl EndpointSlot {
+    /// `state` of an endpoint of which nothing is kept.
+    pub const NO_STATE: u32 = 0;
 }
 
 /// Bytes of a slot of `TABLES`.
@@ -323,6 +417,8 @@ const _: () = {
     assert!(size_of::<HeadWord>() == 8);
     assert!(size_of::<TableHeader>() == SLOT_BYTES);
     assert!(size_of::<EndpointSlot>() == SLOT_BYTES);
+    assert!(size_of::<Settings>() == SETTINGS_SLOTS as usize * SLOT_BYTES);
+    assert!(LOOKUP_PER_SLOT as usize * size_of::<u32>() == SLOT_BYTES);
     assert!(size_of::<ServiceRecord>() == 88);
     assert!(size_of::<ServiceCounters>() == 32);
     assert!(size_of::<SocketState>() == 48);

@@ -280,13 +280,22 @@ fn pinned_link(path: &Path) -> Option<u32> {
 
 /// The kernel's name of an attach type (`enum bpf_attach_type`), in lower case and without `BPF_`.
 pub(crate) fn hook_name(attach_type: u32) -> String {
-    match attach_type {
-        10 => "cgroup_inet4_connect".to_owned(),
-        11 => "cgroup_inet6_connect".to_owned(),
-        29 => "cgroup_inet4_getpeername".to_owned(),
-        30 => "cgroup_inet6_getpeername".to_owned(),
-        other => format!("attach type {other}"),
-    }
+    let name = match attach_type {
+        0 => "cgroup_inet_ingress",
+        1 => "cgroup_inet_egress",
+        3 => "cgroup_sock_ops",
+        10 => "cgroup_inet4_connect",
+        11 => "cgroup_inet6_connect",
+        14 => "cgroup_udp4_sendmsg",
+        15 => "cgroup_udp6_sendmsg",
+        19 => "cgroup_udp4_recvmsg",
+        20 => "cgroup_udp6_recvmsg",
+        29 => "cgroup_inet4_getpeername",
+        30 => "cgroup_inet6_getpeername",
+        34 => "cgroup_inet_sock_release",
+        other => return format!("attach type {other}"),
+    };
+    name.to_owned()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use aya_obj::btf::{BtfError, BtfFeatures};
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use aya_obj::programs::CgroupSkbAttachType;
 use aya_obj::relocation::EbpfRelocationError;
 use aya_obj::{Map, Object, ParseError, ProgramSection};
 use holdfast_protocol::kernel::{self, limit, map};
@@ -25,8 +26,13 @@ struct Aligned<B: ?Sized>(B);
 
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../../../ebpf/holdfast.bpf.o"));
 
-/// Type of all our programs.
-pub const PROGRAM_TYPE: u32 = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32;
+/// The types of our programs: `enum bpf_prog_type`.
+pub const PROGRAM_TYPES: [u32; 4] = [
+    bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
+    bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK as u32,
+    bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS as u32,
+    bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB as u32,
+];
 
 /// What is wrong with the embedded object, or with this kernel.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +82,15 @@ pub struct KernelObject {
     object: Object,
     maps: HashMap<String, Map>,
     types: OwnedFd,
+}
+
+/// What the kernel has to be told of a program beside its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hook {
+    /// `enum bpf_prog_type`: one of [`PROGRAM_TYPES`].
+    program_type: u32,
+    /// `enum bpf_attach_type`: the only hook it may be attached to.
+    attach_type: u32,
 }
 
 /// A program that is in the kernel and not attached anywhere.
@@ -129,12 +144,31 @@ impl KernelObject {
     ///
     /// [`ObjectError::Missing`].
     pub fn attach_type(&self, name: &str) -> Result<u32, ObjectError> {
-        match self.program(name)?.section {
+        Ok(self.hook(name)?.attach_type)
+    }
+
+    fn hook(&self, name: &str) -> Result<Hook, ObjectError> {
+        let (program_type, attach_type) = match self.program(name)?.section {
             ProgramSection::CgroupSockAddr { attach_type } => {
-                Ok(bpf_attach_type::from(attach_type) as u32)
+                (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, bpf_attach_type::from(attach_type))
             }
-            _ => Err(ObjectError::Missing(format!("socket address program {name}"))),
-        }
+            ProgramSection::CgroupSock { attach_type } => {
+                (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK, bpf_attach_type::from(attach_type))
+            }
+            ProgramSection::SockOps => {
+                (bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS)
+            }
+            ProgramSection::CgroupSkb { attach_type: Some(CgroupSkbAttachType::Ingress) } => {
+                (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB, bpf_attach_type::BPF_CGROUP_INET_INGRESS)
+            }
+            ProgramSection::CgroupSkb { attach_type: Some(CgroupSkbAttachType::Egress) } => {
+                (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB, bpf_attach_type::BPF_CGROUP_INET_EGRESS)
+            }
+            _ => {
+                return Err(ObjectError::Missing(format!("program {name} for a hook of a cgroup")));
+            }
+        };
+        Ok(Hook { program_type: program_type as u32, attach_type: attach_type as u32 })
     }
 
     /// Creates the map `name`, empty.
@@ -193,9 +227,9 @@ impl KernelObject {
             .functions
             .get(&program.function_key())
             .ok_or_else(|| ObjectError::Missing(format!("code of program {name}")))?;
-        let attach_type = self.attach_type(name)?;
+        let Hook { program_type, attach_type } = self.hook(name)?;
         let license = &program.license;
-        let kind = ProgramKind { name, program_type: PROGRAM_TYPE, attach_type, license };
+        let kind = ProgramKind { name, program_type, attach_type, license };
         let descriptor = create::program(kind, function, self.types.as_fd())?;
         Ok(Fresh { name, attach_type, descriptor })
     }

@@ -10,7 +10,7 @@ use holdfast_protocol::kernel;
 use holdfast_protocol::manifest::Kind;
 
 use super::adopt::{MapSeen, ProgramSeen};
-use super::object::PROGRAM_TYPE;
+use super::object::PROGRAM_TYPES;
 use super::pins::{Found, PinError, Pins};
 
 /// An object of the kernel, held by a descriptor.
@@ -218,7 +218,8 @@ fn read<I>(
 
 /// Which of our programs this one is, by its name and type.
 fn our_name(program: &ProgramInfo) -> Option<&'static str> {
-    (program.program_type == PROGRAM_TYPE)
+    PROGRAM_TYPES
+        .contains(&program.program_type)
         .then(|| name_among(&kernel::program::ALL, &program.name))
         .flatten()
 }

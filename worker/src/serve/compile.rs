@@ -123,12 +123,13 @@ fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
         weight: endpoint.weight,
         threshold: row.threshold,
         alias: row.alias,
-        reserved: 0,
+        state: EndpointSlot::NO_STATE,
     };
     Table {
         policy,
         no_endpoint_errno: errno(service.no_endpoint),
         endpoints: endpoints.iter().zip(&rows).map(slot).collect(),
+        ..Table::default()
     }
 }
 

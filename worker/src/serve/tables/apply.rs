@@ -79,10 +79,18 @@ fn write_table(writer: &mut impl Writer, table: &Table, at: u32, service: u32, g
         endpoints: table.endpoint_count(),
         no_endpoint_errno: table.no_endpoint_errno,
         policy: table.policy,
-        reserved: [0; 17],
+        features: table.features,
+        settings: table.settings_slots(),
+        lookup: table.lookup_count(),
+        reserved: 0,
     };
-    writer.write_slot(at, slot::from_header(&header));
-    for (index, endpoint) in (at + 1..).zip(&table.endpoints) {
-        writer.write_slot(index, slot::from_endpoint(endpoint));
+    let settings = table.settings.iter().flat_map(slot::from_settings);
+    let endpoints = table.endpoints.iter().map(slot::from_endpoint);
+    let slots = std::iter::once(slot::from_header(&header))
+        .chain(settings)
+        .chain(endpoints)
+        .chain(slot::from_lookup(&table.lookup));
+    for (index, slot) in (at..).zip(slots) {
+        writer.write_slot(index, slot);
     }
 }

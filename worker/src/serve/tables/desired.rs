@@ -3,7 +3,8 @@
 use std::fmt;
 
 use holdfast_protocol::kernel::{
-    EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord,
+    EndpointSlot, FrontendKey, LOOKUP_PER_SLOT, PROTOCOL_TCP, PROTOCOL_UDP, SETTINGS_SLOTS,
+    ServiceRecord, Settings,
 };
 
 /// Everything the tables should say, and nothing else.
@@ -25,21 +26,42 @@ pub struct DesiredService {
 }
 
 /// A table without its identity: what two generations of a service can have in common.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// One of [`policy`](holdfast_protocol::kernel::policy).
     pub policy: u8,
     /// What `connect` fails with when there is no endpoint.
     pub no_endpoint_errno: u16,
+    /// Which of [`feature`](holdfast_protocol::kernel::feature) it uses.
+    pub features: u8,
+    /// What those features are told; `None` takes no slots.
+    pub settings: Option<Settings>,
     /// The rows, at most 2^32 - 2.
     pub endpoints: Vec<EndpointSlot>,
+    /// Indices of `endpoints`, for policies that look one up.
+    pub lookup: Vec<u32>,
 }
 
 impl Table {
-    /// How many slots it takes: one for the header and one per endpoint.
+    /// How many slots it takes: one for the header, those of settings and lookup table, and one per
+    /// endpoint.
     #[must_use]
     pub fn slots(&self) -> u32 {
-        self.endpoint_count() + 1
+        1 + self.settings_slots()
+            + self.endpoint_count()
+            + self.lookup_count().div_ceil(LOOKUP_PER_SLOT)
+    }
+
+    /// How many slots its settings take.
+    #[must_use]
+    pub const fn settings_slots(&self) -> u32 {
+        if self.settings.is_some() { SETTINGS_SLOTS } else { 0 }
+    }
+
+    /// How many entries its lookup table has.
+    #[must_use]
+    pub fn lookup_count(&self) -> u32 {
+        u32::try_from(self.lookup.len()).expect("a lookup table has some entries per endpoint")
     }
 
     /// How many endpoints it has.

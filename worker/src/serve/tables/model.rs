@@ -10,7 +10,7 @@ use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceRecord, 
 
 use super::desired::Table;
 use super::estate::{Capacity, Reader, Writer};
-use super::observe::observe;
+use super::observe::{observe, table};
 use super::slot::{self, Slot};
 
 /// What a connection gets. A table stands for the whole distribution over its endpoints.
@@ -76,21 +76,7 @@ impl Model {
         if !head.is_published() || !frontend.in_force(head.generation()) {
             return Outcome::Untouched;
         }
-        let Some(header) = self.slots.get(head.slot() as usize).map(slot::to_header) else {
-            return Outcome::Unsettled;
-        };
-        if (header.service, header.generation) != (frontend.service, head.generation()) {
-            return Outcome::Unsettled;
-        }
-        let first = head.slot() as usize + 1;
-        let Some(slots) = self.slots.get(first..first + header.endpoints as usize) else {
-            return Outcome::Unsettled;
-        };
-        Outcome::Governed(Table {
-            policy: header.policy,
-            no_endpoint_errno: header.no_endpoint_errno,
-            endpoints: slots.iter().map(slot::to_endpoint).collect(),
-        })
+        table(self, frontend.service, head).map_or(Outcome::Unsettled, Outcome::Governed)
     }
 
     /// A grace period passes: programs that run now have seen nothing from before it.

@@ -1,9 +1,12 @@
 //! What the maps say now.
 
 use std::collections::HashMap;
+use std::ops;
 
 use holdfast_bpf::BpfError;
-use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceRecord};
+use holdfast_protocol::kernel::{
+    Frontend, FrontendKey, HeadWord, LOOKUP_PER_SLOT, SETTINGS_SLOTS, ServiceRecord,
+};
 
 use super::desired::Table;
 use super::estate::{Capacity, Reader};
@@ -109,22 +112,38 @@ pub fn observe(estate: &impl Reader) -> Result<Observed, BpfError> {
     Ok(Observed { capacity, services, frontends })
 }
 
-fn table(estate: &impl Reader, number: u32, head: HeadWord) -> Option<Table> {
+/// The table that `head` names, if all of it is there and it is the one of `number`.
+pub(super) fn table(estate: &impl Reader, number: u32, head: HeadWord) -> Option<Table> {
     let slots = estate.capacity().slots;
     if head.slot() >= slots {
         return None;
     }
     let header = slot::to_header(&estate.slot(head.slot()));
-    let room = slots - head.slot() - 1;
-    let own = header.service == number && header.generation == head.generation();
-    if !own || header.endpoints > room {
+    let own = header.service == number
+        && header.generation == head.generation()
+        && matches!(header.settings, 0 | SETTINGS_SLOTS);
+    let settings = run(head.slot() + 1, header.settings)?;
+    let endpoints = run(settings.end, header.endpoints)?;
+    let lookup = run(endpoints.end, header.lookup.div_ceil(LOOKUP_PER_SLOT))?;
+    if !own || lookup.end > slots {
         return None;
     }
-    let first = head.slot() + 1;
-    let endpoints = first..first + header.endpoints;
+    let read = |run: ops::Range<u32>| run.map(|index| estate.slot(index));
+    let indices = read(lookup).flat_map(|slot| slot::to_lookup(&slot));
     Some(Table {
         policy: header.policy,
         no_endpoint_errno: header.no_endpoint_errno,
-        endpoints: endpoints.map(|index| slot::to_endpoint(&estate.slot(index))).collect(),
+        features: header.features,
+        settings: match read(settings).collect::<Vec<_>>()[..] {
+            [first, second] => Some(slot::to_settings(&[first, second])),
+            _ => None,
+        },
+        endpoints: read(endpoints).map(|slot| slot::to_endpoint(&slot)).collect(),
+        lookup: indices.take(header.lookup as usize).collect(),
     })
+}
+
+/// `length` slots from `start`, if there can be so many.
+fn run(start: u32, length: u32) -> Option<ops::Range<u32>> {
+    Some(start..start.checked_add(length)?)
 }

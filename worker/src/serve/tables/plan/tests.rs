@@ -51,10 +51,10 @@ fn table(ports: &[u16]) -> Table {
         weight: 1,
         threshold: u32::MAX,
         alias: 0,
-        reserved: 0,
+        state: EndpointSlot::NO_STATE,
     };
     let endpoints = ports.iter().map(endpoint).collect();
-    Table { policy: policy::RANDOM, no_endpoint_errno: 111, endpoints }
+    Table { policy: policy::RANDOM, no_endpoint_errno: 111, endpoints, ..Table::default() }
 }
 
 fn service(name: u8, addresses: &[u8], ports: &[u16]) -> DesiredService {

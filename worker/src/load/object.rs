@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use aya_obj::btf::{BtfError, BtfFeatures};
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
-use aya_obj::programs::CgroupSkbAttachType;
 use aya_obj::relocation::EbpfRelocationError;
 use aya_obj::{Map, Object, ParseError, ProgramSection};
 use holdfast_protocol::kernel::{self, limit, map};
@@ -158,11 +157,8 @@ impl KernelObject {
             ProgramSection::SockOps => {
                 (bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS)
             }
-            ProgramSection::CgroupSkb { attach_type: Some(CgroupSkbAttachType::Ingress) } => {
-                (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB, bpf_attach_type::BPF_CGROUP_INET_INGRESS)
-            }
-            ProgramSection::CgroupSkb { attach_type: Some(CgroupSkbAttachType::Egress) } => {
-                (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB, bpf_attach_type::BPF_CGROUP_INET_EGRESS)
+            ProgramSection::CgroupSkb { attach_type: Some(attach_type) } => {
+                (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB, bpf_attach_type::from(attach_type))
             }
             _ => {
                 return Err(ObjectError::Missing(format!("program {name} for a hook of a cgroup")));

@@ -53,6 +53,10 @@ pub struct Run {
     /// Mean number of saves of the configuration a second
     #[arg(long, default_value_t = 2.0, value_name = "NUMBER", value_parser = rate)]
     saves: f64,
+    /// How long after its removal an endpoint may still be reached, in milliseconds; more than the 100 ms
+    /// that are promised are for a machine that is busy with other things
+    #[arg(long, default_value_t = 100, value_name = "MS")]
+    grace: u64,
     #[command(flatten)]
     output: Output,
     /// Print every fault and what it does, and end
@@ -140,6 +144,7 @@ impl Run {
             rest_us: self.rest,
             streams: self.streams,
             churn_us: distance_us(self.saves),
+            grace_us: self.grace.saturating_mul(1_000),
         };
         if let Err(wrong) = size.check() {
             bail!("{wrong}");

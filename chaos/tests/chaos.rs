@@ -11,6 +11,10 @@ type TestResult = Result<(), Box<dyn Error>>;
 /// Faults of every kind overlap in this plan.
 const SEED: &str = "3";
 
+/// Of the promises only this is a time, 100 ms, and a machine that compiles or tests other things at the
+/// same time may not keep it; `make chaos` and the record in docs/reliability.md hold it to that.
+const GRACE_MS: &str = "500";
+
 fn chaos(arguments: &[&str]) -> std::io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).args(arguments).output()
 }
@@ -29,8 +33,8 @@ fn read(path: &str) -> Result<Value, Box<dyn Error>> {
 fn every_promise_is_kept_under_every_fault_and_a_report_is_replayed() -> TestResult {
     let directory = tempfile::tempdir()?;
     let (json, html) = (path(directory.path(), "run.json"), path(directory.path(), "run.html"));
-    let ran =
-        chaos(&["run", "--seed", SEED, "--duration", "20s", "--report", &json, "--html", &html])?;
+    let run = ["run", "--seed", SEED, "--duration", "20s", "--grace", GRACE_MS];
+    let ran = chaos(&[&run[..], &["--report", &json, "--html", &html]].concat())?;
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
 
@@ -53,7 +57,13 @@ fn every_promise_is_kept_under_every_fault_and_a_report_is_replayed() -> TestRes
 
     let (short, again) =
         (path(directory.path(), "short.json"), path(directory.path(), "again.json"));
-    let ran = chaos(&["run", "--faults", "kill,hang", "--duration", "3s", "--report", &short])?;
+    let ran = chaos(
+        &[
+            &["run", "--faults", "kill,hang", "--duration", "3s"][..],
+            &["--grace", GRACE_MS, "--report", &short],
+        ]
+        .concat(),
+    )?;
     assert!(ran.status.success(), "{ran:?}");
     let ran = chaos(&["replay", &short, "--report", &again])?;
     assert!(ran.status.success(), "{ran:?}");
@@ -70,6 +80,7 @@ fn wrong_input_is_named() -> TestResult {
         (&["run", "--faults", "kil"][..], 2, "there is no fault `kil`"),
         (&["run", "--rate", "0"], 2, "above 0"),
         (&["run", "--duration", "never"], 2, "15s"),
+        (&["run", "--grace", "600"], 70, "the grace after a removal in us: 600000 is not between"),
         (&["run", "--endpoints", "1"], 70, "endpoints: 1 is not between 2 and"),
         (&["replay", "/nowhere.json"], 70, "/nowhere.json"),
         (&["replay", &broken], 70, "is no report of this program"),

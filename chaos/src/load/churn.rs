@@ -9,8 +9,8 @@ use holdfast_lab::random::Random;
 use super::configuration::{Configuration, Weights};
 use crate::run::stopwatch::Stopwatch;
 
-/// An endpoint that was removed stays away at least this long, in microseconds: ten times the grace
-/// after a removal, so that most of the time it is an error to reach it.
+/// An endpoint that was removed stays away at least this long, in microseconds: ten times the usual
+/// grace after a removal, so that most of the time it is an error to reach it.
 const LEAST_ABSENCE_US: u64 = 1_000_000;
 
 /// Weights are drawn from 1 to this.

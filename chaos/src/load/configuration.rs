@@ -43,12 +43,18 @@ struct State {
 }
 
 impl<'l> Configuration<'l> {
-    /// Writes the first one, in which every endpoint is there.
-    pub fn write(lab: &'l Lab, site: Site, stopwatch: Stopwatch) -> Result<Self, LabError> {
+    /// Writes the first one, in which every endpoint is there. One that is removed later may be reached
+    /// for another `grace_us`.
+    pub fn write(
+        lab: &'l Lab,
+        site: Site,
+        stopwatch: Stopwatch,
+        grace_us: u64,
+    ) -> Result<Self, LabError> {
         let count = site.endpoints().len();
         let state = State {
             weights: vec![Some(1); count],
-            ledger: Ledger::new(count),
+            ledger: Ledger::new(count, grace_us),
             saves: Vec::new(),
             digest: String::new(),
             is_spoilt: false,

@@ -1,13 +1,11 @@
 //! Which endpoint was in the configuration when. Pure.
 
-/// A connection that begins more than this after an endpoint's removal must not reach it, in
-/// microseconds.
-pub const GRACE_US: u64 = 100_000;
-
 /// When each endpoint was in the configuration; times in microseconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     endpoints: Vec<Vec<Presence>>,
+    /// A connection that begins more than this after an endpoint's removal must not reach it.
+    grace_us: u64,
 }
 
 /// A time in which an endpoint was in the configuration.
@@ -19,8 +17,9 @@ struct Presence {
 
 impl Ledger {
     /// `count` endpoints that are all there from the begin.
-    pub fn new(count: usize) -> Self {
-        Self { endpoints: vec![vec![Presence { from_us: 0, to_us: None }]; count] }
+    pub fn new(count: usize, grace_us: u64) -> Self {
+        let always = vec![Presence { from_us: 0, to_us: None }];
+        Self { endpoints: vec![always; count], grace_us }
     }
 
     /// The save that brings the endpoint is about to be renamed into its place.
@@ -52,7 +51,7 @@ impl Ledger {
     /// Whether a connection that went on from `begin_us` to `end_us` may have reached the endpoint.
     pub fn allows(&self, endpoint: usize, begin_us: u64, end_us: u64) -> bool {
         self.endpoints[endpoint].iter().rev().any(|presence| {
-            let left = presence.to_us.is_none_or(|to| begin_us <= to + GRACE_US);
+            let left = presence.to_us.is_none_or(|to| begin_us <= to + self.grace_us);
             left && presence.from_us <= end_us
         })
     }
@@ -62,9 +61,11 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    const GRACE_US: u64 = 100_000;
+
     #[test]
     fn an_endpoint_may_be_reached_until_the_grace_after_its_removal_is_over() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(2, GRACE_US);
         assert!(ledger.allows(0, 5, 6));
         ledger.remove(0, 1_000);
         assert!(ledger.allows(0, 1_000 + GRACE_US, 2_000 + GRACE_US));
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_second_removal_or_addition_changes_nothing() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(1, GRACE_US);
         ledger.add(0, 50);
         ledger.remove(0, 100);
         ledger.remove(0, 900_000);

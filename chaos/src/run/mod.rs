@@ -87,7 +87,7 @@ pub fn run(lab: &Lab, Script { plan, size }: &Script) -> anyhow::Result<History>
     lab.limit_state(STATE_BYTES)?;
     let before = Census::take(lab, &Census::default())?;
     let stopwatch = Stopwatch::start();
-    let configuration = Configuration::write(lab, Site::start(size)?, stopwatch)?;
+    let configuration = Configuration::write(lab, Site::start(size)?, stopwatch, size.grace_us)?;
     let supervisor = lab.supervisor(configuration.path()).start()?;
     let watch = Watch::new(lab, &configuration, stopwatch);
     let stage = Stage::new(lab, &configuration, &watch, supervisor);

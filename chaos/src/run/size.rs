@@ -22,6 +22,8 @@ pub struct Size {
     pub streams: u16,
     /// Mean distance of saves, in microseconds.
     pub churn_us: u64,
+    /// How long after its removal an endpoint may still be reached, in microseconds.
+    pub grace_us: u64,
 }
 
 /// Largest values, which keep a run on one machine within its memory and ports.
@@ -33,6 +35,8 @@ pub const LARGEST: Size = Size {
     rest_us: 10_000_000,
     streams: 256,
     churn_us: 3_600_000_000,
+    // Half of the time for which an endpoint that was removed stays away at least.
+    grace_us: 500_000,
 };
 
 impl Size {
@@ -53,6 +57,7 @@ impl Size {
             ("the clients' rest in us", self.rest_us, 0, LARGEST.rest_us),
             ("streams", self.streams.into(), 0, LARGEST.streams.into()),
             ("the distance of saves in us", self.churn_us, 50_000, LARGEST.churn_us),
+            ("the grace after a removal in us", self.grace_us, 1_000, LARGEST.grace_us),
             ("services times their endpoints", all, 0, 500_000),
         ];
         match bounds.iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {

@@ -1,30 +1,38 @@
 //! Where scrapes of the metrics arrive. This process listens and never accepts: the worker that writes
 //! does, and while there is none a scrape waits in the kernel's queue instead of failing.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
+use crate::failure::Failure;
 use crate::preflight::Missing;
 
 /// Listens at `address`. Nothing waits for a connection: the descriptor does not block, whoever has it.
 ///
 /// # Errors
 ///
-/// [`Missing::Setup`], with what to do about it.
-pub fn listen(address: SocketAddr) -> Result<OwnedFd, Missing> {
+/// [`Missing::Setup`], with what to do about it, when another address is needed.
+pub fn listen(address: SocketAddr) -> Result<OwnedFd, Failure> {
     let listening = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok((listener.local_addr()?, listener))
     });
-    let (bound, listener) = listening.map_err(|error| missing(address, &error))?;
+    let (bound, listener) = listening.map_err(|error| {
+        let what = format!("--metrics {address}: cannot listen there");
+        match mend(address, error.kind()) {
+            Some(mend) => Missing::Setup { what: format!("{what}: {error}"), mend }.into(),
+            None => Failure::System { what, source: error },
+        }
+    })?;
     tracing::info!(address = %bound, "listening for scrapes");
     Ok(listener.into())
 }
 
-fn missing(address: SocketAddr, error: &io::Error) -> Missing {
+/// What to do about `kind`, when it is the address that is wrong.
+fn mend(address: SocketAddr, kind: ErrorKind) -> Option<String> {
     let port = address.port();
-    let mend = match error.kind() {
+    Some(match kind {
         ErrorKind::AddrInUse => format!(
             "give another port with --metrics, or end who has this one (`ss -ltnp 'sport = :{port}'` \
              shows it)"
@@ -35,9 +43,8 @@ fn missing(address: SocketAddr, error: &io::Error) -> Missing {
         ErrorKind::AddrNotAvailable => {
             "give an address of this machine, or 0.0.0.0 or [::] for all of them".to_owned()
         }
-        _ => "give another address with --metrics, or none to serve no metrics".to_owned(),
-    };
-    Missing::Setup { what: format!("--metrics {address}: cannot listen there: {error}"), mend }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

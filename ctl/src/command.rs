@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use holdfast_protocol::control::SOCKET_NAME;
@@ -13,6 +14,11 @@ Examples:
       Replace the worker, but only if its configuration is valid.
   holdfastctl services --json | jq '.[] | select(.refused > 0)'
       The services that refused a connection.
+
+  holdfastctl top --interval 5s
+      Which services are busy, and which refuse connections, right now.
+  holdfastctl schema > holdfast.schema.json
+      What a configuration may say, for an editor that completes and checks.
 
 Exit status:
   0   done; for `check`: the configuration is valid
@@ -58,6 +64,14 @@ pub enum Verb {
     Status,
     /// List the services in force, one line per port, with their counters
     Services,
+    /// Show what happens to the services, live: connections and refusals per second, the busiest first
+    #[command(
+        long_about = "Show what happens to the services, live: connections and refusals per \
+        second, the busiest first.\n\nOn a terminal it goes on until it is interrupted. In a pipe it \
+        prints one interval, or as many as --count says. With --json it prints a line per interval \
+        until nobody reads it any more."
+    )]
+    Top(Pace),
     /// List the endpoints in force, one line per endpoint of a port
     Endpoints,
     /// List the links in the kernel, and whether each is what it should be
@@ -76,6 +90,8 @@ pub enum Verb {
         #[arg(value_name = "FILE")]
         path: PathBuf,
     },
+    /// Print the JSON Schema (draft 2020-12) of a configuration file
+    Schema,
     /// Show the version of this program, and of the supervisor if one runs
     Version,
     /// Print a completion script for a shell
@@ -84,6 +100,38 @@ pub enum Verb {
         #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
+}
+
+/// How often `top` shows something.
+#[derive(Debug, Args)]
+pub struct Pace {
+    /// How long an interval is: a whole number and `ms`, `s` or `m`
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = interval)]
+    pub interval: Duration,
+    /// End after so many intervals
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+}
+
+/// Shortest interval: below it, asking would be most of what the supervisor does.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest interval.
+const MOST_INTERVAL: Duration = Duration::from_secs(3600);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let wanted = "write a whole number and a unit, between `100ms` and `60m`";
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: u64 = number.parse().map_err(|_| wanted.to_owned())?;
+    let interval = match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => return Err(wanted.to_owned()),
+    };
+    let is_possible = (LEAST_INTERVAL..=MOST_INTERVAL).contains(&interval);
+    is_possible.then_some(interval).ok_or_else(|| wanted.to_owned())
 }
 
 impl Options {
@@ -97,4 +145,27 @@ impl Options {
 fn instance(name: &str) -> Result<String, String> {
     let one_part = Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
     if one_part { Ok(name.to_owned()) } else { Err("an instance's name is one word".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_have_a_unit_and_bounds() {
+        for (text, expected) in [
+            ("100ms", Some(Duration::from_millis(100))),
+            ("2s", Some(Duration::from_secs(2))),
+            ("60m", Some(Duration::from_secs(3600))),
+            ("99ms", None),
+            ("61m", None),
+            ("2", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("s", None),
+            ("99999999999999999999s", None),
+        ] {
+            assert_eq!(interval(text).ok(), expected, "{text}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `holdfastctl`: shows and controls a running Holdfast, and checks its configuration.
 //!
-//! In reading order: `command` is the command line; `session` asks the supervisor; `render` turns
+//! In reading order: `command` is the command line; `session` asks the supervisor, `top` again
+//! and again; `render` turns
 //! answers into text and `output` writes it; `exit` says how each failure ends.
 //!
 //! **Architecture Invariant:** nothing here touches the kernel's objects, the worker or the state
@@ -12,6 +13,7 @@ mod exit;
 mod output;
 mod render;
 mod session;
+mod top;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,6 +30,9 @@ use session::{Session, SessionError};
 /// This program's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What a configuration may say, for editors and other programs.
+const SCHEMA: &[u8] = include_bytes!("../../docs/configuration.schema.json");
+
 fn main() -> ExitCode {
     let CommandLine { options, verb } = CommandLine::parse();
     run(&options, verb).unwrap_or_else(|failure| {
@@ -42,6 +47,7 @@ fn run(options: &Options, verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Status => show(json, &session.status()?, render::status::status)?,
         Verb::Services => show(json, session.services()?.as_slice(), render::rows::services)?,
+        Verb::Top(pace) => top::top(json, &pace, &session)?,
         Verb::Endpoints => show(json, session.endpoints()?.as_slice(), render::rows::endpoints)?,
         Verb::Links => show(json, session.status()?.links.as_slice(), render::rows::links)?,
         Verb::Reload => return reload(json, &session),
@@ -52,6 +58,7 @@ fn run(options: &Options, verb: Verb) -> Result<ExitCode, Failure> {
             })?;
         }
         Verb::Check { path } => return check(json, &path),
+        Verb::Schema => output::bytes(SCHEMA)?,
         Verb::Version => version(json, &session)?,
         Verb::Completions { shell } => {
             // Into memory first: the generator panics when the pipe is closed.

@@ -1,6 +1,7 @@
 //! Standard output: text for people, JSON for programs.
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
@@ -14,6 +15,16 @@ pub fn is_terminal() -> bool {
 pub fn text(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     tolerate_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes styled text as [`text`] does, and says whether anybody reads what may follow.
+pub fn part(text: &str) -> io::Result<ControlFlow<()>> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes `value` as JSON.

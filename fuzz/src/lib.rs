@@ -17,13 +17,14 @@ use holdfast_protocol::handover::{CHILD_DESCRIPTOR, FromChild, Offer, ToChild};
 use holdfast_protocol::manifest::Kind;
 use holdfast_protocol::pin;
 use holdfast_protocol::wire::{self, Channel, Message};
+use holdfast_worker::serve::http::request::{MAX_HEAD_BYTES, Refusal, parse as parse_request};
 use sha2::{Digest, Sha256};
 
 /// A decoder's name, that of its fuzzer and of its corpus, and what it has to keep to.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("packet", packet),
     ("body", body),
     ("configuration", configuration),
@@ -31,6 +32,7 @@ pub const TARGETS: [Target; 7] = [
     ("instance", instance),
     ("state", state),
     ("snapshot", snapshot),
+    ("request", request),
 ];
 
 /// What stands between two files in the input of [`configurations`]: a control character, which no
@@ -252,4 +254,23 @@ fn check_errors(errors: &Diagnostics, sources: &Sources) {
         assert!(!snippet.contains(char::is_control), "{error}");
     }
     assert!(!errors.pretty().is_empty());
+}
+
+/// The head of a request of a scraper: one that is understood is understood as soon as its end is there,
+/// and means the same whatever follows; one whose end never comes is refused at last.
+pub fn request(head: &[u8]) {
+    let understood = parse_request(head);
+    if let Ok(Some(_)) = understood {
+        let first = (0..=head.len()).find_map(|end| match parse_request(&head[..end]) {
+            Ok(None) => None,
+            answer => Some(answer),
+        });
+        assert_eq!(first, Some(understood), "it depends on when it is looked at");
+    }
+    let mut long = head.to_vec();
+    long.resize(long.len().max(MAX_HEAD_BYTES), b'x');
+    assert_ne!(parse_request(&long), Ok(None), "it is waited for without end");
+    if understood == Err(Refusal::TooLarge) {
+        assert!(head.len() >= MAX_HEAD_BYTES || head.split(|byte| *byte == b'\n').count() > 64);
+    }
 }

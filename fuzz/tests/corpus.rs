@@ -181,6 +181,9 @@ fn the_corpus_reaches_both_verdicts_of_every_decoder() {
         holdfast_protocol::wire::decode::<ToChild>(packet).is_ok()
     };
     both("packet", &is_message);
+    both("request", &|head| {
+        matches!(holdfast_worker::serve::http::request::parse(head), Ok(Some(_)))
+    });
     // As `state` frames them: that it forgets the checksum would make it refuse everything.
     let is_state = |body: &[u8]| Carried::decode(&framed_state(body)).is_ok();
     both("state", &is_state);

@@ -65,7 +65,9 @@ messages! {
 
 messages! {
     /// What a child is told.
-    Told of ToChild { Hello, Offer, Accept, Release, Grant, Leave, Query, InForce, History, Keep }
+    Told of ToChild {
+        Hello, Offer, Accept, Release, Grant, Leave, Query, InForce, History, Keep, Vitals,
+    }
 }
 
 names! {

@@ -226,7 +226,7 @@ pub struct DriftStatus {
 }
 
 /// How one takeover went. All times are microseconds on the supervisor's monotonic clock.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Takeover {
     /// `start`, `crash`, `hang` or `reload`.
     pub reason: String,

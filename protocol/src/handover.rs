@@ -14,6 +14,7 @@
 //!                                     ◄───  Trying { digest }    before each compilation
 //!                                     ◄───  Ready { … }          or  Refused { reason }
 //!        (the former worker: Release, Released, or killed and reaped)
+//! Vitals { … } + listener             ───►                                  if there is a listener
 //! Grant { epoch }                     ───►
 //!                                     ◄───  Granted { epoch }    once the difference is applied
 //!                                     ◄───  Heartbeat { … }      every HEARTBEAT_INTERVAL
@@ -28,6 +29,7 @@
 //! answered by `Accept`; or, when it was told to clear, one or more `Cleared`.
 
 pub mod snapshot;
+mod vitals;
 
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::Entry;
 use crate::wire::{Channel, Message};
+
+pub use vitals::Vitals;
 
 /// The descriptor a child finds its end of the socket at.
 pub const CHILD_DESCRIPTOR: i32 = 3;
@@ -119,6 +123,9 @@ pub enum ToChild {
     History(History),
     /// Write what is in force to the file whose descriptor travels beside it, as a snapshot.
     Keep,
+    /// What only the supervisor knows, for whoever scrapes the worker: before each grant with the
+    /// descriptor of the listener beside it, and without it whenever it changes.
+    Vitals(Vitals),
 }
 
 /// What became of earlier configurations.

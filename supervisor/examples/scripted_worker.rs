@@ -215,7 +215,7 @@ impl Worker {
             }
             ToChild::Leave => std::process::exit(0),
             ToChild::Query { id, body } => self.say(&FromChild::Answer { id, body }),
-            ToChild::InForce(_) | ToChild::History(_) | ToChild::Keep => {}
+            ToChild::InForce(_) | ToChild::History(_) | ToChild::Keep | ToChild::Vitals(_) => {}
             ToChild::Accept { .. } => panic!("a worker offers nothing"),
         }
     }

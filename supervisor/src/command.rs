@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ Examples:
       Govern one cgroup only, beside other instances.
   holdfast run --config /etc/holdfast.yaml --control-group operators
       Let members of a group look, with `holdfastctl status` and its like, without sudo.
+  holdfast run --config /etc/holdfast.yaml --metrics 127.0.0.1:9150
+      Answer scrapes at http://127.0.0.1:9150/metrics, also while workers come and go.
   holdfast uninstall
       Remove everything, whether a supervisor runs or not.
 
@@ -106,6 +109,10 @@ pub struct Run {
     /// Keep a spare worker ready, so that one that dies is replaced within a millisecond or two
     #[arg(long)]
     pub standby: bool,
+    /// Serve metrics in the Prometheus format, /healthz and /readyz at this address, for one at
+    /// 127.0.0.1:9150 [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Room for this many services (one per service, port and address family)
     #[arg(long, value_name = "N", default_value_t = limit::DEFAULT_SERVICES)]
     pub max_services: u32,

@@ -5,7 +5,7 @@
 //! - [`command`]: the command line. [`run`] and [`uninstall`] are what it can do.
 //! - [`preflight`], [`mounts`], [`proc_status`]: what has to be there before anything is touched;
 //!   [`capabilities`]: what is given up before anything is read.
-//! - [`access`]: who may ask what over the control socket.
+//! - [`access`]: who may ask what over the control socket. [`scrapes`]: where metrics are asked for.
 //! - [`instance`], [`lock`], [`record`], [`settings`]: where an instance keeps what.
 //! - [`channel`], [`process`], [`reactor`]: messages with descriptors, and children. [`watches`]: what
 //!   those notice changes with.
@@ -48,6 +48,7 @@ pub mod process;
 pub mod reactor;
 pub mod record;
 pub mod run;
+pub mod scrapes;
 pub mod settings;
 pub mod snapshot;
 pub mod status;

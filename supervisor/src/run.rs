@@ -28,7 +28,7 @@ use crate::loader;
 use crate::lock::{Lock, Locks};
 use crate::settings::Settings;
 use crate::succession::{self, Carried, Image, Inheritance, LeftWorker};
-use crate::{capabilities, oom, preflight, process, reactor, record, uninstall};
+use crate::{capabilities, oom, preflight, process, reactor, record, scrapes, uninstall};
 
 /// What the actors live on.
 struct Provisions {
@@ -37,6 +37,7 @@ struct Provisions {
     epoch: u64,
     locks: Locks,
     listener: UnixSeqpacketListener,
+    scrapes: Option<OwnedFd>,
     signals: SignalFd,
     predecessor: Option<Left>,
 }
@@ -132,6 +133,8 @@ fn begin(arguments: &Run) -> Result<Provisions, Failure> {
         record::clear_intent(&places.uninstall_intent())?;
         pinned = None;
     }
+    // Refused before anything is loaded, and after the last worker that had it is gone.
+    let scrapes = arguments.metrics.map(scrapes::listen).transpose()?;
     let epoch = record::read_epoch(&places.epoch()).unwrap_or_else(|error| {
         // A power failure can leave the file empty. Governing matters more than counting.
         tracing::warn!(%error, "counting epochs from 1 again");
@@ -146,13 +149,14 @@ fn begin(arguments: &Run) -> Result<Provisions, Failure> {
     let socket = places.socket();
     let what = format!("cannot listen at {}", socket.display());
     let listener = control::listen(&socket, group).map_err(Failure::doing(&what))?;
-    Ok(Provisions { settings, estate, epoch, locks, listener, signals, predecessor: None })
+    let predecessor = None;
+    Ok(Provisions { settings, estate, epoch, locks, listener, scrapes, signals, predecessor })
 }
 
 /// From a predecessor in this process. Nothing is checked that it governs without, so that there is
 /// nothing to fail at: the rehearsal did.
 fn resume(arguments: &Run, left: Inheritance) -> Result<Provisions, Failure> {
-    let Inheritance { carried, estate, locks, listener, sessions, worker, binary } = left;
+    let Inheritance { carried, estate, locks, listener, sessions, scrapes, worker, binary } = left;
     let group = preflight::control_group(arguments).unwrap_or_else(|error| {
         tracing::warn!(%error, "only root is answered");
         None
@@ -160,7 +164,7 @@ fn resume(arguments: &Run, left: Inheritance) -> Result<Provisions, Failure> {
     let settings = settings(arguments, Path::new(OsStr::from_bytes(&carried.cgroup)), group)?;
     let (signals, epoch) = (capture()?, carried.epoch);
     let predecessor = Some(Left { carried, worker, sessions, binary });
-    Ok(Provisions { settings, estate, epoch, locks, listener, signals, predecessor })
+    Ok(Provisions { settings, estate, epoch, locks, listener, scrapes, signals, predecessor })
 }
 
 fn settings(
@@ -190,7 +194,8 @@ fn load(settings: &Settings) -> Result<Estate, Failure> {
 
 /// Lets the actors live until they are told to leave.
 fn live(image: Image, provisions: Provisions) -> Result<Farewell, Failure> {
-    let Provisions { settings, estate, epoch, locks, listener, signals, predecessor } = provisions;
+    let Provisions { settings, estate, epoch, locks, listener, scrapes, signals, predecessor } =
+        provisions;
     let departure = Rc::new(RefCell::new(None));
     // Kept until everything is removed, not only until the actors have ended.
     let locks = Rc::new(RefCell::new(locks));
@@ -202,6 +207,7 @@ fn live(image: Image, provisions: Provisions) -> Result<Farewell, Failure> {
         gate: Rc::clone(&gate),
         locks: Rc::clone(&locks),
         listener: listener.as_raw_fd(),
+        scrapes,
         departure: Rc::clone(&departure),
     };
     let system = System::new();

@@ -9,7 +9,7 @@
 //! - [`alone`]: a supervisor whose memory is its own, to be measured.
 //! - [`builds`]: other builds of the worker, and how they get on the disk.
 //! - [`hooks`], [`programmed`]: what the kernel says, read without any of Holdfast's processes.
-//! - [`rows`]: what `holdfastctl` lists.
+//! - [`rows`]: what `holdfastctl` lists. [`scrape`]: what a scraper gets.
 //! - [`watch`]: looking at something all the while.
 
 pub mod alone;
@@ -19,4 +19,5 @@ pub mod life;
 pub mod programmed;
 pub mod rows;
 pub mod scene;
+pub mod scrape;
 pub mod watch;

@@ -6,6 +6,7 @@ pub mod outcome;
 pub mod rows;
 pub mod status;
 pub mod table;
+pub mod top;
 
 use anstyle::{AnsiColor, Style};
 

@@ -7,6 +7,7 @@ use holdfast_protocol::control::{
 };
 use holdfast_protocol::handover::{
     ConfigReport, ConfigState, FromChild, History, Occasion, Offer, Origin, SetAside, ToChild,
+    Vitals,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 
@@ -44,6 +45,7 @@ pub fn to_child() -> Vec<(&'static str, ToChild)> {
             ToChild::History(History { set_aside: vec![set_aside()], snapshot: "cd".into() }),
         ),
         ("keep", ToChild::Keep),
+        ("vitals", ToChild::Vitals(vitals())),
     ]
 }
 
@@ -164,6 +166,34 @@ fn report(state: ConfigState) -> ConfigReport {
     }
 }
 
+fn takeover() -> Takeover {
+    Takeover {
+        reason: "crash".into(),
+        detect_us: 1,
+        spawn_us: 2,
+        handover_us: 3,
+        ready_us: 4,
+        grant_us: 5,
+        total_us: 15,
+    }
+}
+
+fn vitals() -> Vitals {
+    Vitals {
+        listens: true,
+        started_ms: 1_700_000_000_000,
+        version: "0.1.0".into(),
+        takeovers: 5,
+        takeovers_failed: 1,
+        last_takeover: Some(takeover()),
+        replacements: 2,
+        drift_audits: 900,
+        drift_repairs: 7,
+        drift_open: 1,
+        config_since_ms: 1_700_000_000_500,
+    }
+}
+
 fn set_aside() -> SetAside {
     SetAside { digest: "ef".into(), reason: "killed by SIGABRT".into() }
 }
@@ -220,15 +250,7 @@ fn status() -> Status {
         takeovers: Takeovers {
             count: 5,
             failed: 1,
-            last: Some(Takeover {
-                reason: "crash".into(),
-                detect_us: 1,
-                spawn_us: 2,
-                handover_us: 3,
-                ready_us: 4,
-                grant_us: 5,
-                total_us: 15,
-            }),
+            last: Some(takeover()),
             last_failure: "refused".into(),
         },
         replacements: Replacements { count: 2, last_failure: "exit status 1".into() },

@@ -40,6 +40,7 @@ impl Handler<Audit> for Keeper {
         // What a loader is working on is looked at when it is done.
         if self.repair.is_none() && self.state.leaving().is_none() {
             self.audit(None, ctx);
+            self.tell_vitals();
         }
         // The last things that run before a time in which nothing does.
         self.watches.tidy();

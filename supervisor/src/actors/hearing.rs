@@ -155,6 +155,7 @@ impl Keeper {
                 if self.state.writer() == Some(worker) {
                     self.config = live.report.clone();
                     self.prove(ctx);
+                    self.tell_vitals();
                 }
                 return Ok(None);
             }

@@ -18,6 +18,7 @@ use super::requests::{Relays, Waiters};
 use super::resumption::Resumed;
 use super::successions::Succession;
 use super::trials::{Exposure, Proof};
+use super::vitals::Scrapes;
 use crate::channel::Channel;
 use crate::drift::{self, Book};
 use crate::estate::Estate;
@@ -46,6 +47,8 @@ pub struct Given {
     pub locks: Rc<RefCell<Locks>>,
     /// The control socket, which stays open as long as this process lives.
     pub listener: RawFd,
+    /// Where scrapes arrive, if metrics are served.
+    pub scrapes: Option<OwnedFd>,
     /// Where it leaves word when it ends.
     pub departure: Departure,
 }
@@ -116,6 +119,7 @@ pub struct Keeper {
     pub(super) locks: Rc<RefCell<Locks>>,
     /// The control socket's descriptor; whoever listens owns it, as long as this process lives.
     pub(super) listener: RawFd,
+    pub(super) scrapes: Scrapes,
     /// When the kernel said what the next takeover will be about.
     noticed: Option<Duration>,
     timer: Option<SpawnHandle>,
@@ -142,7 +146,7 @@ impl Keeper {
     /// A keeper that begins with `past`, to be started.
     #[must_use]
     pub fn new(given: Given, past: Past) -> Self {
-        let Given { settings, image, gate, locks, listener, departure } = given;
+        let Given { settings, image, gate, locks, listener, scrapes, departure } = given;
         let mut keeper = Self {
             state: State::new(past.offers(), past.epoch, jitter_seed()),
             proof: Proof::new(&settings),
@@ -167,6 +171,7 @@ impl Keeper {
             gate,
             locks,
             listener,
+            scrapes: Scrapes::new(scrapes),
             noticed: None,
             timer: None,
             departure,
@@ -258,6 +263,7 @@ impl Keeper {
             Action::Conclude(outcome) => {
                 self.conclude(outcome, now);
                 self.prove(ctx);
+                self.tell_vitals();
                 // Not now: whoever waits for the grant comes first.
                 ctx.notify(Audit);
                 None

@@ -25,3 +25,4 @@ mod resumption;
 pub mod signals;
 mod successions;
 mod trials;
+mod vitals;

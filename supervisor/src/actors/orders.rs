@@ -112,12 +112,13 @@ impl Keeper {
         fault(worker, self.estate.offers().into_iter().find_map(send)?)
     }
 
-    pub(super) fn grant(&self, worker: WorkerId, epoch: u64) -> Option<Event> {
+    pub(super) fn grant(&mut self, worker: WorkerId, epoch: u64) -> Option<Event> {
         // Recorded first: a supervisor that starts again must never give an epoch out twice.
         if let Err(error) = record::write_epoch(&self.settings.places.epoch(), epoch) {
             tracing::error!(%error, epoch, "granting all the same; a restart may repeat this epoch");
         }
-        self.tell(worker, &ToChild::Grant { epoch })
+        let told = self.hand_listener(worker);
+        told.or_else(|| self.tell(worker, &ToChild::Grant { epoch }))
     }
 
     /// Keeps a spare worker from here on, or none, as far as this supervisor was told to at all.

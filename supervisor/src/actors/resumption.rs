@@ -26,6 +26,7 @@ impl Keeper {
     /// Knows what the predecessor knew. Its worker is welcomed when the actor starts.
     pub(super) fn resume(&mut self, predecessor: Predecessor) {
         let Predecessor { carried, worker, binary } = predecessor;
+        self.scrapes.resume(&carried);
         self.proof.trials = Trials::resumed(carried.proved, carried.set_aside);
         if let Some(binary) = binary {
             self.proof.binaries.resume(binary);

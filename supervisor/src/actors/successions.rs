@@ -233,6 +233,9 @@ impl Keeper {
             pins_lock: locks.pins.as_ref().map(|lock| lock.as_fd().as_raw_fd()),
             binary: self.proof.binaries.held(),
             listener: self.listener,
+            scrapes: self.scrapes.listener(),
+            started_ms: self.scrapes.started_ms(),
+            config_since_ms: self.scrapes.config_since_ms(),
             sessions: self.gate.sessions(),
         }
     }

@@ -19,7 +19,7 @@ use holdfast_protocol::manifest::Entry;
 use serde::{Deserialize, Serialize};
 
 /// The version of [`Carried`]. It grows with every change of that or of anything in it.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Largest state in bytes: an estate's manifest, a few texts of 4 KiB, and room.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -72,6 +72,12 @@ pub struct Carried {
     pub listener: RawFd,
     /// Connections to it, at most a few.
     pub sessions: Vec<RawFd>,
+    /// Where scrapes arrive, if metrics are served.
+    pub scrapes: Option<RawFd>,
+    /// When the process started as a supervisor, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// Since when the configuration in force is, in milliseconds since the Unix epoch.
+    pub config_since_ms: u64,
 }
 
 /// A worker that goes on.
@@ -176,6 +182,7 @@ impl Carried {
         all.extend([self.lock, self.listener]);
         all.extend(self.pins_lock);
         all.extend(self.binary);
+        all.extend(self.scrapes);
         all.extend(&self.sessions);
         all
     }
@@ -223,7 +230,7 @@ mod tests {
         assert_eq!(Carried::decode(&bytes), Ok(carried()));
         let mut all = carried().descriptors();
         all.sort_unstable();
-        assert_eq!(all, (8..=17).collect::<Vec<_>>(), "each descriptor that is carried is kept");
+        assert_eq!(all, (8..=18).collect::<Vec<_>>(), "each descriptor that is carried is kept");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct Inheritance {
     pub listener: UnixSeqpacketListener,
     /// Connections to that.
     pub sessions: Vec<Channel>,
+    /// Where scrapes arrive.
+    pub scrapes: Option<OwnedFd>,
     /// Its worker.
     pub worker: Option<LeftWorker<Channel>>,
     /// The worker's binary that has proved itself.
@@ -144,7 +146,8 @@ pub fn inherit(state: RawFd) -> Result<Inheritance, InheritError> {
         watch: worker.watch.map(own),
     });
     let binary = carried.binary.map(own);
-    Ok(Inheritance { carried, estate, locks, listener, sessions, worker, binary })
+    let scrapes = carried.scrapes.map(own);
+    Ok(Inheritance { carried, estate, locks, listener, sessions, scrapes, worker, binary })
 }
 
 /// Sets or clears the close-on-exec flag.
@@ -215,6 +218,16 @@ fn check(carried: &Carried, pid: u32) -> Result<(), InheritError> {
             Ok(wrong(is_seqpacket(fd)? && getsockopt(&fd, sockopt::AcceptConn)?, "another socket"))
         },
     )?;
+    if let Some(scrapes) = carried.scrapes {
+        check_one(
+            scrapes,
+            || "the listener for scrapes".to_owned(),
+            |fd| {
+                let is_stream = getsockopt(&fd, sockopt::SockType)? == SockType::Stream;
+                Ok(wrong(is_stream && getsockopt(&fd, sockopt::AcceptConn)?, "another socket"))
+            },
+        )?;
+    }
     let worker = carried.worker.as_ref();
     for descriptor in carried.sessions.iter().copied().chain(worker.map(|worker| worker.socket)) {
         check_one(
@@ -319,6 +332,7 @@ mod tests {
             (carried(lock, lock), "the control socket"),
             (carried(socket, 9999), "a lock"),
             (Carried { sessions: vec![lock], ..good.clone() }, "a connection"),
+            (Carried { scrapes: Some(socket), ..good.clone() }, "the listener for scrapes"),
             (
                 Carried {
                     worker: Some(super::super::CarriedWorker {

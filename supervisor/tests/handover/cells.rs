@@ -81,7 +81,8 @@ impl Due {
             Self::Said(
                 Said::Welcome | Said::Accepted | Said::Trying | Said::Ready | Said::Refused,
             ) => Turn::Candidate,
-            Self::Said(Said::Granted) | Self::Told(Told::Grant) => Turn::Granting,
+            // The vitals are told right before the grant.
+            Self::Said(Said::Granted) | Self::Told(Told::Grant | Told::Vitals) => Turn::Granting,
             Self::Said(
                 Said::Heartbeat
                 | Said::Config
@@ -108,7 +109,9 @@ impl Due {
                 "accept the estate"
             }
             Self::Said(Said::Trying | Said::Ready) => "get ready",
-            Self::Said(Said::Granted) | Self::Told(Told::Grant) => "confirm its grant",
+            Self::Said(Said::Granted) | Self::Told(Told::Grant | Told::Vitals) => {
+                "confirm its grant"
+            }
             Self::Said(
                 Said::Heartbeat
                 | Said::Config
@@ -331,7 +334,8 @@ fn child_reads(told: Told, fault: Fault, is_loader: bool) -> Option<Expected> {
             | Told::Query
             | Told::InForce
             | Told::History
-            | Told::Keep,
+            | Told::Keep
+            | Told::Vitals,
             _,
         ) => None,
     }

@@ -61,6 +61,8 @@ impl<'a> Place<'a> {
             .with("--worker", &self.worker)
             .with("--instance", &self.name)
             .with("--log-format", "text")
+            // Any free port: there is one for each row.
+            .with("--metrics", "127.0.0.1:0")
     }
 
     pub fn uninstall(&self) -> Result<Ended, Box<dyn std::error::Error>> {

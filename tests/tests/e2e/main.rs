@@ -12,7 +12,7 @@
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
-//! - [`commands`]: what people see.
+//! - [`commands`], [`top`]: what people see. [`metrics`]: what scrapers see.
 
 mod capabilities;
 mod commands;
@@ -25,6 +25,7 @@ mod init;
 mod interrupted;
 mod lifecycle;
 mod losses;
+mod metrics;
 mod out_of_memory;
 mod pace;
 mod privilege;
@@ -37,6 +38,7 @@ mod spread;
 mod standby;
 mod startup;
 mod steps;
+mod top;
 mod traffic;
 
 use holdfast_tests::scene;

@@ -196,6 +196,7 @@ fn unexpected(found: &ToChild, wanted: &'static str) -> ConversationError {
         ToChild::InForce(_) => "what is in force",
         ToChild::History(_) => "what became of configurations",
         ToChild::Keep => "a snapshot to write",
+        ToChild::Vitals(_) => "what the supervisor knows",
     };
     ConversationError::Unexpected { found: found.to_owned(), wanted }
 }

@@ -43,6 +43,8 @@ pub enum Task {
     Learn,
     /// Write a snapshot.
     Keep,
+    /// Learn what the supervisor knows, and where scrapes arrive.
+    Serve,
     /// End.
     Leave,
 }
@@ -115,6 +117,7 @@ impl Conversation {
             (ToChild::InForce(_), Stage::Gathering | Stage::Shadow) => Ok(Task::Note),
             (ToChild::History(_), Stage::Gathering | Stage::Shadow) => Ok(Task::Learn),
             (ToChild::Keep, Stage::Shadow | Stage::Granted) => Ok(Task::Keep),
+            (ToChild::Vitals(_), Stage::Shadow | Stage::Granted) => Ok(Task::Serve),
             (ToChild::Offer(_), Stage::Gathering) => Ok(Task::Gather),
             (ToChild::Grant { epoch }, Stage::Shadow) => self.grant(*epoch),
             (ToChild::Release, Stage::Granted) => {
@@ -187,6 +190,7 @@ const fn name(message: &ToChild) -> &'static str {
         ToChild::InForce(_) => "InForce",
         ToChild::History(_) => "History",
         ToChild::Keep => "Keep",
+        ToChild::Vitals(_) => "Vitals",
     }
 }
 

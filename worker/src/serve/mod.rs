@@ -12,6 +12,7 @@
 //! - [`tables`]: what the tables say, and the safe way from one to the other.
 //! - [`session`], [`grace`]: shadow, granted, released, and what is done in each.
 //! - [`report`], [`queries`], [`rows`]: what the supervisor and `holdfastctl` are told.
+//! - [`telemetry`], [`http`]: what whoever scrapes is told, and how.
 //! - [`memory`]: what is given back when a configuration has been compiled.
 //! - `actors`: the shells around all of it.
 //!
@@ -28,6 +29,7 @@ pub mod alias;
 pub mod compile;
 pub mod conversation;
 pub mod grace;
+pub mod http;
 pub mod log;
 pub mod memory;
 pub mod offer;
@@ -40,6 +42,7 @@ pub mod session;
 pub mod snapshot;
 pub mod source;
 pub mod tables;
+pub mod telemetry;
 
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::PathBuf;

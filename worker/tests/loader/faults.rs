@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use holdfast_lab::handover::{Fault, Said, Told};
-use holdfast_protocol::handover::{ConfigReport, History, Offer, ToChild};
+use holdfast_protocol::handover::{ConfigReport, History, Offer, ToChild, Vitals};
 
 use crate::assert_governed;
 use crate::supervisor::{Estate, Loader, SERVICES, SLOTS, hello, load, start};
@@ -29,6 +29,7 @@ fn message(told: Told, world: &World) -> ToChild {
         Told::InForce => ToChild::InForce(ConfigReport::default()),
         Told::History => ToChild::History(History::default()),
         Told::Keep => ToChild::Keep,
+        Told::Vitals => ToChild::Vitals(Vitals::default()),
     }
 }
 
@@ -51,7 +52,8 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
             | Told::Query
             | Told::InForce
             | Told::History
-            | Told::Keep,
+            | Told::Keep
+            | Told::Vitals,
             _,
         ) => None,
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use holdfast_lab::handover::{Fault, Said, Told, send};
 use holdfast_lab::process;
-use holdfast_protocol::handover::{ConfigReport, History, Occasion, Offer, ToChild};
+use holdfast_protocol::handover::{ConfigReport, History, Occasion, Offer, ToChild, Vitals};
 use holdfast_protocol::wire;
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -41,6 +41,7 @@ fn message(told: Told, estate: &Estate) -> ToChild {
         Told::Release => ToChild::Release,
         Told::Leave => ToChild::Leave,
         Told::Accept => ToChild::Accept { index: 0 },
+        Told::Vitals => ToChild::Vitals(Vitals { listens: true, ..Vitals::default() }),
     }
 }
 
@@ -64,7 +65,7 @@ fn reach(told: Told, config: &Path, estate: &Estate) -> Worker {
             worker.greet(Occasion::Recovery);
             worker
         }
-        Told::Grant => Worker::ready(config, estate, Occasion::Start).0,
+        Told::Grant | Told::Vitals => Worker::ready(config, estate, Occasion::Start).0,
         Told::Query | Told::Release | Told::Leave | Told::Keep => {
             Worker::granted(config, estate, 1)
         }
@@ -82,7 +83,7 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
             told => Ends(told.name()),
         },
         Fault::Twice => match told {
-            Told::InForce | Told::Query | Told::History | Told::Keep => GoesOn,
+            Told::InForce | Told::Query | Told::History | Told::Keep | Told::Vitals => GoesOn,
             told => Ends(told.name()),
         },
         Fault::DiesBefore | Fault::DiesAfter | Fault::Stops => Ends("governance stays"),
@@ -93,7 +94,9 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
         Fault::Version => Ends("protocol version 2"),
         Fault::TooLong => Ends("exceeds 65536 bytes"),
         Fault::TooFew if told == Told::Offer => Ends("brought 5 descriptors"),
-        Fault::TooFew if matches!(told, Told::History | Told::Keep) => Ends("ulimit -n"),
+        Fault::TooFew if matches!(told, Told::History | Told::Keep | Told::Vitals) => {
+            Ends("ulimit -n")
+        }
         Fault::TooFew => return None,
         Fault::TooMany if told == Told::Offer => Ends("brought 7 descriptors"),
         Fault::TooMany => GoesOn,
@@ -115,9 +118,11 @@ fn try_told(told: Told, fault: Fault, expected: Expected) {
     let mut worker = reach(due, &path, &estate);
     let before = estate.content();
     let snapshot = tempfile::tempfile().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let beside: Vec<BorrowedFd<'_>> = match told {
         Told::Offer => estate.descriptors.iter().map(|descriptor| descriptor.as_fd()).collect(),
         Told::History | Told::Keep => vec![snapshot.as_fd()],
+        Told::Vitals => vec![listener.as_fd()],
         _ => Vec::new(),
     };
     worker.commit(fault, &message(told, &estate), &beside);
@@ -158,6 +163,11 @@ fn goes_on(told: Told, worker: &Worker, estate: &Estate) {
         Told::Keep => drop(worker.hear_until(|said| Said::from(said) == Said::Kept)),
         Told::Grant => drop(worker.hear_until(|said| Said::from(said) == Said::Granted)),
         Told::Query => drop(worker.hear_until(|said| Said::from(said) == Said::Answer)),
+        // It says nothing to that, and goes on listening.
+        Told::Vitals => {
+            worker.tell(&ToChild::Query { id: 7, body: vec![1] }, &[]);
+            worker.hear_until(|said| Said::from(said) == Said::Answer);
+        }
         Told::Release => drop(worker.hear_until(|said| Said::from(said) == Said::Released)),
         Told::Offer | Told::Leave | Told::Accept => {
             unreachable!("it does not go on after {told:?}")

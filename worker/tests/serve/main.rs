@@ -8,6 +8,7 @@ mod faults;
 mod handover;
 mod measure;
 mod saves;
+mod scrapes;
 mod snapshot;
 mod standby;
 mod supervisor;

@@ -17,6 +17,7 @@ use holdfast_protocol::wire;
 use tokio::io::unix::AsyncFd;
 
 use super::compiler::{Compiler, Keep, Past};
+use super::scrapes::{self, Begin, Depart, Scrapes};
 use super::source::{Granted, Source};
 use super::tables::{Order, Tables};
 use crate::lifeline::{Lifeline, LifelineError};
@@ -35,8 +36,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const NO_DESCRIPTOR: &str = "the descriptor of the snapshot did not arrive: this process may have \
                              too few (see `ulimit -n`)";
 
-/// Exit status of a worker that was told to leave.
-const LEFT: i32 = 0;
+/// The same of the listener for scrapes.
+const NO_LISTENER: &str = "the descriptor to answer scrapes at did not arrive: this process may have \
+                           too few (see `ulimit -n`)";
+
 /// Exit status of a worker that cannot or will not go on.
 const FAILED: i32 = 1;
 
@@ -46,6 +49,7 @@ pub struct Link {
     tables: Addr<Tables>,
     source: Addr<Source>,
     compiler: Addr<Compiler>,
+    scrapes: Addr<Scrapes>,
     conversation: Conversation,
     gathering: Gathering,
     occasion: Occasion,
@@ -113,12 +117,14 @@ impl Link {
         tables: Addr<Tables>,
         source: Addr<Source>,
         compiler: Addr<Compiler>,
+        scrapes: Addr<Scrapes>,
     ) -> Self {
         Self {
             socket: Rc::new(socket),
             tables,
             source,
             compiler,
+            scrapes,
             conversation: Conversation::default(),
             gathering: Gathering::default(),
             occasion: Occasion::Start,
@@ -145,8 +151,21 @@ impl Link {
             }
             (Task::Note, ToChild::InForce(report)) => self.tables.do_send(Order::Note(report)),
             // By way of who knows whether something else is on disk by now.
-            (Task::Write { epoch }, _) => self.source.do_send(Granted(epoch)),
-            (Task::Stop, _) => self.tables.do_send(Order::Stop),
+            (Task::Write { epoch }, _) => {
+                self.source.do_send(Granted(epoch));
+                self.scrapes.do_send(Begin(epoch));
+            }
+            (Task::Stop, _) => {
+                self.scrapes.do_send(scrapes::Stop);
+                self.tables.do_send(Order::Stop);
+            }
+            (Task::Serve, ToChild::Vitals(vitals)) => {
+                let listener = descriptors.into_iter().next().filter(|_| vitals.listens);
+                if listener.is_none() && vitals.listens {
+                    return Err(NO_LISTENER.to_owned());
+                }
+                self.scrapes.do_send(scrapes::Told { vitals, listener });
+            }
             (Task::Answer, ToChild::Query { id, body }) => {
                 self.tables.do_send(Order::Answer(id, body));
             }
@@ -161,11 +180,8 @@ impl Link {
                 Some(file) => self.compiler.do_send(Keep(file)),
                 None => return Err(NO_DESCRIPTOR.to_owned()),
             },
-            (Task::Leave, _) => {
-                tracing::info!("leaving");
-                process::exit(LEFT);
-            }
-            (Task::Note | Task::Gather | Task::Answer | Task::Learn, _) => {}
+            (Task::Leave, _) => self.scrapes.do_send(Depart),
+            (Task::Note | Task::Gather | Task::Answer | Task::Learn | Task::Serve, _) => {}
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! ```text
 //!   inotify ──► Source ──text──► Compiler ──configuration──► Tables ◄──────► the maps
 //!                                                               ▲
-//!   supervisor ◄───────────────── Lifeline ◄────────────────────┘
+//!   supervisor ◄───────────────── Lifeline ◄────────────────────┤
+//!   whoever scrapes ◄──────────────────────────── Scrapes ◄─────┘
 //! ```
 //!
 //! Reading, parsing and grace periods, which take milliseconds or wait, happen on helper threads;
@@ -12,6 +13,7 @@
 
 mod compiler;
 mod lifeline;
+mod scrapes;
 mod source;
 mod tables;
 
@@ -25,6 +27,7 @@ use tokio::runtime::Runtime;
 
 use self::compiler::Compiler;
 use self::lifeline::Link;
+use self::scrapes::Scrapes;
 use self::source::Source;
 use self::tables::{Fallback, Tables};
 use super::Configuration;
@@ -116,7 +119,8 @@ fn start(
         let source =
             Source::new(configuration, watch, compiler.clone(), tables.clone(), link.address())
                 .start();
-        Link::new(socket, tables, source, compiler)
+        let scrapes = Scrapes::new(tables.clone()).start();
+        Link::new(socket, tables, source, compiler, scrapes)
     });
     Ok(())
 }

@@ -12,6 +12,8 @@ use crate::serve::compile::Compiled;
 use crate::serve::grace;
 use crate::serve::session::{Loaded, Next, Session, SessionError};
 use crate::serve::tables::maps::ShadowMaps;
+use crate::serve::telemetry::Facts;
+use crate::serve::telemetry::sample::Page;
 
 /// How long what was in force already is left alone after a grant. The supervisor, which waits for
 /// the answer, may have no other processor to hear it on: this is many times what it takes.
@@ -40,6 +42,9 @@ pub struct Fallback(pub Addr<Compiler>);
 
 /// What is in the snapshot.
 pub struct Restored(pub Result<Arc<Compiled>, String>);
+
+/// What is programmed from this service number on, as far as one turn goes.
+pub struct Survey(pub u32);
 
 /// What the supervisor asks.
 pub enum Order {
@@ -72,6 +77,10 @@ impl Message for Fallback {
 
 impl Message for Restored {
     type Result = ();
+}
+
+impl Message for Survey {
+    type Result = Result<(Page, Facts), String>;
 }
 
 impl Message for Order {
@@ -204,6 +213,14 @@ impl Handler<Order> for Tables {
             Order::Answer(id, query) => self.session.answer(id, &query, Instant::now()),
         };
         self.after(result, ctx);
+    }
+}
+
+impl Handler<Survey> for Tables {
+    type Result = Result<(Page, Facts), String>;
+
+    fn handle(&mut self, Survey(from): Survey, _: &mut Self::Context) -> Self::Result {
+        self.session.survey(from)
     }
 }
 

@@ -115,6 +115,14 @@ pub fn rules(own: u32, lifeline: RawFd) -> Result<Rules, BackendError> {
     limit(libc::SYS_mprotect, vec![all([lacks(2, libc::PROT_EXEC)?])?]);
     limit(libc::SYS_sendmsg, vec![all([when(0, Is::Eq, lifeline)?])?]);
     limit(libc::SYS_recvmsg, vec![all([when(0, Is::Eq, lifeline)?])?]);
+    // Scrapes. The descriptor of the listener is not known yet, but there is no way to another one: no
+    // call on this list makes a socket. Who connected is not asked, and nothing is sent anywhere but
+    // over a connection that somebody else opened.
+    let new = number(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+    limit(libc::SYS_accept4, vec![all([nothing(1)?, when(3, Is::Eq, new)?])?]);
+    limit(libc::SYS_recvfrom, vec![all([nothing(4)?])?]);
+    limit(libc::SYS_sendto, vec![all([nothing(4)?])?]);
+    limit(libc::SYS_shutdown, vec![all([when(1, Is::Eq, number(libc::SHUT_WR))?])?]);
     limit(libc::SYS_membarrier, vec![all([when(0, Is::Eq, MEMBARRIER_GLOBAL)?])?]);
     // The standard library makes sure of a descriptor before it closes it.
     limit(libc::SYS_fcntl, vec![all([when(1, Is::Eq, get_flags)?])?]);
@@ -131,6 +139,11 @@ fn all<const N: usize>(conditions: [Condition; N]) -> Result<Rule, BackendError>
 /// The kernel reads these arguments as 32 bits.
 fn when(argument: u8, is: Is, value: u64) -> Result<Condition, BackendError> {
     Condition::new(argument, Length::Dword, is, value)
+}
+
+/// Whether `argument`, an address, is none.
+fn nothing(argument: u8) -> Result<Condition, BackendError> {
+    Condition::new(argument, Length::Qword, Is::Eq, 0)
 }
 
 /// Whether `argument` has none of the bits of `mask`.

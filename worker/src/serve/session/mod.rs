@@ -5,6 +5,7 @@
 //! in `work`.
 
 mod fallback;
+mod telemetry;
 mod work;
 
 use std::sync::Arc;
@@ -81,6 +82,8 @@ pub struct Session {
     /// Where that came from.
     origin: Origin,
     snapshot: Snapshot,
+    /// Frontends in the maps, once they have been counted since the grant.
+    frontends: Option<u64>,
     /// Whether freed room may be used again.
     rest: Rest,
     /// Grows with every change of role and every stay of rest, so that an old rest ends nothing.
@@ -127,6 +130,7 @@ impl Default for Session {
             summary: Summary::default(),
             origin: Origin::default(),
             snapshot: Snapshot::default(),
+            frontends: None,
             rest: Rest::default(),
             turn: 0,
             reported: None,
@@ -256,6 +260,7 @@ impl Session {
         self.rest = Rest::default();
         self.summary = Summary::default();
         self.origin = Origin::default();
+        self.frontends = None;
         self.turn += 1;
         self.role = Role::Granted { maps: maps.grant()?, work: Work::Due, unanswered: Some(epoch) };
         // A spare may have missed what the former worker had just put in force. What is programmed

@@ -67,6 +67,7 @@ impl Session {
         let Role::Granted { maps, .. } = &self.role else { return Ok(()) };
         let Some(latest) = self.latest.clone() else { return Ok(()) };
         let observed = observe(maps)?;
+        self.frontends = observed.frontends.len().try_into().ok();
         let unusable = match latest {
             Ok(compiled) => match self.plan_for(&compiled, &observed) {
                 Some(error) => Unusable::does_not_fit(&error),
@@ -119,6 +120,9 @@ impl Session {
 
     /// `compiled` is in force; unless something else is on disk by now, that is all.
     fn settle(&mut self, compiled: &Arc<Compiled>) {
+        // Nothing else is there any more: what was not wanted is deleted.
+        let keys = compiled.desired.services.iter().map(|service| service.keys.len());
+        self.frontends = keys.sum::<usize>().try_into().ok();
         let current = matches!(&self.latest, Some(Ok(latest)) if Arc::ptr_eq(latest, compiled));
         if !current {
             self.set_work(Work::Due);

@@ -77,6 +77,13 @@ pub trait Counters {
     ///
     /// When the kernel refuses.
     fn counters(&self, number: u32) -> Result<ServiceCounters, BpfError>;
+
+    /// The sums of `count` service numbers from `first` on, at least 1.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn counters_from(&self, first: u32, count: u32) -> Result<Vec<ServiceCounters>, BpfError>;
 }
 
 impl Maps {
@@ -89,15 +96,17 @@ impl Maps {
 
 impl Counters for Maps {
     fn counters(&self, number: u32) -> Result<ServiceCounters, BpfError> {
-        let add = |sum: ServiceCounters, cpu: ServiceCounters| ServiceCounters {
-            connections: sum.connections.wrapping_add(cpu.connections),
-            refused: sum.refused.wrapping_add(cpu.refused),
-            retries: sum.retries.wrapping_add(cpu.retries),
-            unsettled: sum.unsettled.wrapping_add(cpu.unsettled),
-        };
-        let cpus = self.counters.lookup(number)?;
-        Ok(cpus.into_iter().fold(ServiceCounters::default(), add))
+        Ok(sum(&self.counters.lookup(number)?))
     }
+
+    fn counters_from(&self, first: u32, count: u32) -> Result<Vec<ServiceCounters>, BpfError> {
+        Ok(self.counters.lookup_from(first, count)?.chunks(self.counters.cpus()).map(sum).collect())
+    }
+}
+
+/// Over all CPUs.
+fn sum(cpus: &[ServiceCounters]) -> ServiceCounters {
+    cpus.iter().fold(ServiceCounters::default(), |sum, cpu| sum.plus(cpu))
 }
 
 impl Reader for Maps {
@@ -154,6 +163,14 @@ macro_rules! read_through {
         impl Counters for $maps {
             fn counters(&self, number: u32) -> Result<ServiceCounters, BpfError> {
                 self.0.counters(number)
+            }
+
+            fn counters_from(
+                &self,
+                first: u32,
+                count: u32,
+            ) -> Result<Vec<ServiceCounters>, BpfError> {
+                self.0.counters_from(first, count)
             }
         }
     )*};

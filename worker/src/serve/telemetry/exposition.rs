@@ -1,0 +1,133 @@
+//! All metrics as text. 65,536 services are some 30 MB of it: it is made a step at a time, as fast as
+//! whoever scrapes reads, and never all at once.
+
+use super::Known;
+use super::family::{Family, head, sample};
+use super::sample::Counted;
+use super::services::{self, OfServices, Row};
+use super::system::{self, Fill};
+
+/// Samples written in one step: some 60 KiB, and a tenth of a millisecond.
+const SAMPLES_A_STEP: usize = 512;
+
+/// One answer to a scrape, as far as it has been written.
+#[derive(Debug)]
+pub struct Exposition {
+    /// What comes first.
+    system: Option<String>,
+    rows: Vec<Row>,
+    /// The family that is being written, and its first row that is not.
+    at: (usize, usize),
+}
+
+impl Exposition {
+    /// Everything that is `known`, and what was `counted`.
+    #[must_use]
+    pub fn new(known: &Known, counted: &[Counted]) -> Self {
+        let slots = counted.iter().map(|one| u64::from(one.endpoints) + 1).sum();
+        let services = counted.len().try_into().unwrap_or(u64::MAX);
+        let system = Some(system::text(known, Fill { services, slots }));
+        Self { system, rows: services::rows(counted), at: (0, 0) }
+    }
+
+    /// The next part; `None` at the end.
+    pub fn step(&mut self) -> Option<String> {
+        if let Some(system) = self.system.take() {
+            return Some(system);
+        }
+        let mut text = String::new();
+        let mut left = SAMPLES_A_STEP;
+        while left > 0 && self.at.0 < services::FAMILIES.len() {
+            left -= self.samples(&services::FAMILIES[self.at.0], left, &mut text);
+        }
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Writes at most `most` samples of `of`, the family that is being written; how many.
+    fn samples(&mut self, of: &OfServices, most: usize, text: &mut String) -> usize {
+        let from = self.at.1;
+        let until = (from + most).min(self.rows.len());
+        if from == 0 && until > 0 {
+            head(text, &of.family);
+        }
+        for row in &self.rows[from..until] {
+            sample(text, &of.family, &row.labels, (of.value)(row));
+        }
+        self.at = if until == self.rows.len() { (self.at.0 + 1, 0) } else { (self.at.0, until) };
+        until - from
+    }
+}
+
+/// Every family there is, in the order they are written.
+pub fn families() -> impl Iterator<Item = Family> {
+    let of_services = services::FAMILIES.iter().map(|of| of.family);
+    system::FAMILIES.iter().copied().chain(of_services)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use holdfast_protocol::kernel::{PROTOCOL_TCP, ServiceCounters, ServiceRecord};
+
+    use super::*;
+
+    fn counted(number: usize) -> Counted {
+        let mut record = ServiceRecord {
+            service: [0; 64],
+            port_name: *b"http\0\0\0\0\0\0\0\0\0\0\0\0",
+            port_be: 80_u16.to_be(),
+            protocol: PROTOCOL_TCP,
+            family: 4,
+            reserved: 0,
+        };
+        let name = format!("web-{number}");
+        record.service[..name.len()].copy_from_slice(name.as_bytes());
+        let connections = number.try_into().expect("small");
+        let counters = ServiceCounters { connections, ..ServiceCounters::default() };
+        Counted { record, endpoints: 2, counters }
+    }
+
+    fn whole(count: usize) -> (String, usize) {
+        let counted: Vec<_> = (0..count).map(counted).collect();
+        let mut exposition = Exposition::new(&Known::default(), &counted);
+        let mut steps = 0;
+        let mut text = String::new();
+        while let Some(part) = exposition.step() {
+            steps += 1;
+            assert!(part.lines().count() <= SAMPLES_A_STEP + 2 * services::FAMILIES.len() + 40);
+            text.push_str(&part);
+        }
+        (text, steps)
+    }
+
+    #[test]
+    fn every_sample_is_written_once_behind_the_head_of_its_family() {
+        for count in [0, 1, 511, 512, 513, 1500] {
+            let (text, steps) = whole(count);
+            let lines: BTreeSet<&str> = text.lines().collect();
+            assert_eq!(lines.len(), text.lines().count(), "{count}: a line is there twice");
+            for of in services::FAMILIES {
+                let name = of.family.name;
+                let samples = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+                assert_eq!(samples.count(), count, "{name}");
+                let heads = text.matches(&format!("# TYPE {name} ")).count();
+                assert_eq!(heads, usize::from(count > 0), "{name}");
+            }
+            let samples = count * services::FAMILIES.len();
+            assert_eq!(steps, 1 + samples.div_ceil(SAMPLES_A_STEP), "{count}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut seen = BTreeSet::new();
+        for family in families() {
+            assert!(seen.insert(family.name), "{}", family.name);
+            assert!(family.name.starts_with("holdfast_"), "{}", family.name);
+            let is_counter = family.kind == super::super::family::Kind::Counter;
+            assert_eq!(family.name.ends_with("_total"), is_counter, "{}", family.name);
+            assert!(family.help.ends_with('.') && !family.help.contains(['\n', '\\']));
+        }
+    }
+}

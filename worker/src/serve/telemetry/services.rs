@@ -1,0 +1,129 @@
+//! The metrics of each service, read from the maps.
+
+use std::collections::HashMap;
+
+use holdfast_protocol::kernel::{ServiceCounters, ServiceRecord};
+
+use super::family::{Family, Kind, labels};
+use super::sample::Counted;
+use crate::serve::tables::desired::{name, protocol};
+
+/// The labels of every family here.
+const LABELS: &[&str] = &["service", "port_name", "protocol"];
+
+/// A family with a sample for each port of each service.
+#[derive(Clone, Copy, Debug)]
+pub struct OfServices {
+    /// The family.
+    pub family: Family,
+    /// The value of one port of one service.
+    pub value: fn(&Row) -> u64,
+}
+
+/// Every family of services, in the order they are written.
+pub const FAMILIES: &[OfServices] = &[
+    counter(
+        "holdfast_service_connections_total",
+        "Connections sent to an endpoint of the service.",
+        |row| row.counters.connections,
+    ),
+    counter(
+        "holdfast_service_connections_refused_total",
+        "Connections refused because the service has no endpoint that the socket can reach.",
+        |row| row.counters.refused,
+    ),
+    counter(
+        "holdfast_service_connections_unsettled_total",
+        "Connections refused with EAGAIN because every look found the service being changed.",
+        |row| row.counters.unsettled,
+    ),
+    counter(
+        "holdfast_service_lookup_retries_total",
+        "Times a program looked again because the service was changed while it looked.",
+        |row| row.counters.retries,
+    ),
+    gauge(
+        "holdfast_service_endpoints",
+        "Endpoints of the service that get new connections.",
+        |row| row.endpoints,
+    ),
+];
+
+/// One port of a service, both address families together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// As they stand behind a family's name.
+    pub labels: String,
+    /// The most that one of its address families has: both may use the same endpoints.
+    pub endpoints: u64,
+    /// The sum of both.
+    pub counters: ServiceCounters,
+}
+
+/// The rows of `counted`, in its order.
+#[must_use]
+pub fn rows(counted: &[Counted]) -> Vec<Row> {
+    let mut places: HashMap<ServiceRecord, usize> = HashMap::with_capacity(counted.len());
+    let mut rows: Vec<Row> = Vec::with_capacity(counted.len());
+    for one in counted {
+        let port = ServiceRecord { family: 0, ..one.record };
+        let at = *places.entry(port).or_insert_with(|| {
+            let (endpoints, counters) = (0, ServiceCounters::default());
+            rows.push(Row { labels: labels_of(&port), endpoints, counters });
+            rows.len() - 1
+        });
+        let row = &mut rows[at];
+        row.endpoints = row.endpoints.max(one.endpoints.into());
+        row.counters = row.counters.plus(&one.counters);
+    }
+    rows
+}
+
+fn labels_of(record: &ServiceRecord) -> String {
+    let (service, port_name) = (name(&record.service), name(&record.port_name));
+    labels(&FAMILIES[0].family, &[&service, &port_name, protocol(record.protocol)])
+}
+
+const fn counter(name: &'static str, help: &'static str, value: fn(&Row) -> u64) -> OfServices {
+    OfServices { family: Family { name, kind: Kind::Counter, labels: LABELS, help }, value }
+}
+
+const fn gauge(name: &'static str, help: &'static str, value: fn(&Row) -> u64) -> OfServices {
+    OfServices { family: Family { name, kind: Kind::Gauge, labels: LABELS, help }, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP};
+
+    use super::*;
+
+    fn counted(service: &[u8], protocol: u8, family: u8, connections: u64) -> Counted {
+        let mut record = ServiceRecord {
+            service: [0; 64],
+            port_name: [0; 16],
+            port_be: 80_u16.to_be(),
+            protocol,
+            family,
+            reserved: 0,
+        };
+        record.service[..service.len()].copy_from_slice(service);
+        record.port_name[..4].copy_from_slice(b"http");
+        let counters = ServiceCounters { connections, refused: 1, ..ServiceCounters::default() };
+        Counted { record, endpoints: u32::from(family), counters }
+    }
+
+    #[test]
+    fn both_families_of_a_port_are_one_row() {
+        let rows = rows(&[
+            counted(b"web", PROTOCOL_TCP, 4, 3),
+            counted(b"dns", PROTOCOL_UDP, 4, 7),
+            counted(b"web", PROTOCOL_TCP, 6, 5),
+        ]);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].labels, r#"{service="web",port_name="http",protocol="tcp"}"#);
+        assert_eq!((rows[0].counters.connections, rows[0].counters.refused), (8, 2));
+        assert_eq!(rows[0].endpoints, 6);
+        assert_eq!(rows[1].labels, r#"{service="dns",port_name="http",protocol="udp"}"#);
+    }
+}

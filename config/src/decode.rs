@@ -183,7 +183,7 @@ fn number(node: &Node, what: &str, report: &mut Report<'_>) -> Option<NonZeroU16
 
 fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
     let fields = Fields::of(node, "`load_balancing`", &LOAD_BALANCING_KEYS, report)?;
-    let all = [Policy::Random, Policy::Weighted];
+    let all = [Policy::Random, Policy::Weighted, Policy::RoundRobin];
     choice(fields.get("policy")?, "policy", &all.map(|policy| (policy.as_str(), policy)), report)
 }
 

@@ -73,6 +73,8 @@ pub enum Policy {
     Random,
     /// Each endpoint with a probability proportional to its weight.
     Weighted,
+    /// One endpoint of a weight above 0 after the other.
+    RoundRobin,
 }
 
 /// What a connection to a service without a usable endpoint gets.
@@ -120,6 +122,7 @@ impl Policy {
         match self {
             Self::Random => "random",
             Self::Weighted => "weighted",
+            Self::RoundRobin => "round_robin",
         }
     }
 }

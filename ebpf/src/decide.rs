@@ -53,6 +53,8 @@ pub trait Tables {
     fn slot_word(&self, slot: Self::Slot, word: usize) -> u64;
     /// 32 random bits.
     fn random(&self) -> u32;
+    /// How many turns `service` has taken before this one, on all CPUs.
+    fn turn(&self, service: u32) -> u64;
 }
 
 /// What becomes of a connection.
@@ -194,12 +196,13 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     if shape.endpoints == 0 {
         decision.verdict = Verdict::Refused;
         decision.errno = refusal(shape.no_endpoint_errno);
-    } else if !matches!(shape.policy, policy::RANDOM | policy::WEIGHTED) {
+    } else if !choose::is_known(shape.policy) {
         decision.verdict = Verdict::Refused;
         decision.errno = EINVAL;
     } else {
         let settings = words::low(tables.slot_word(header, words::HEADER_EXTENT));
-        let Some(slot) = choose(tables, head.slot(), settings, shape) else {
+        let table = Table { service: decision.service, header: head.slot(), settings, shape };
+        let Some(slot) = choose(tables, table) else {
             return Look::Replaced;
         };
         decision.endpoint = endpoint(tables, slot);
@@ -216,20 +219,31 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     Look::Settled
 }
 
-/// The slot of one of the endpoints of the table whose header is at `header`, with `settings` slots
-/// between the two. `None` if the way
-/// there leads out of the table: what was read belongs to a table being replaced.
-#[inline(always)]
-fn choose<T: Tables>(
-    tables: &T,
+/// A table that was found.
+#[derive(Clone, Copy)]
+struct Table {
+    /// The service number it is of.
+    service: u32,
+    /// The slot of its header.
     header: u32,
+    /// How many slots of settings follow it.
     settings: u32,
+    /// What its header says.
     shape: words::Shape,
-) -> Option<T::Slot> {
-    let first = header.checked_add(1)?.checked_add(settings)?;
-    let row = choose::row(tables.random(), shape.endpoints);
+}
+
+/// The slot of one of the endpoints of `table`. `None` if the way there leads out of the table: what
+/// was read belongs to a table being replaced.
+#[inline(always)]
+fn choose<T: Tables>(tables: &T, table: Table) -> Option<T::Slot> {
+    let shape = table.shape;
+    let first = table.header.checked_add(1)?.checked_add(table.settings)?;
+    let row = match shape.policy {
+        policy::ROUND_ROBIN => choose::turn(tables.turn(table.service), shape.endpoints),
+        _ => choose::row(tables.random(), shape.endpoints),
+    };
     let slot = tables.slot(first.checked_add(row)?)?;
-    if shape.policy == policy::RANDOM {
+    if shape.policy != policy::WEIGHTED {
         return Some(slot);
     }
     let threshold = words::high(tables.slot_word(slot, words::ENDPOINT_PORT));

@@ -38,6 +38,7 @@ struct Race<'a> {
     next: Cell<usize>,
     reads: Cell<usize>,
     random: RefCell<Vec<u32>>,
+    turns: Cell<u64>,
 }
 
 impl<'a> Race<'a> {
@@ -49,6 +50,7 @@ impl<'a> Race<'a> {
             next: Cell::new(0),
             reads: Cell::new(0),
             random: RefCell::new(Vec::new()),
+            turns: Cell::new(0),
         }
     }
 
@@ -82,6 +84,10 @@ impl Tables for Race<'_> {
     }
     fn random(&self) -> u32 {
         self.random.borrow_mut().pop().unwrap_or(0)
+    }
+    fn turn(&self, service: u32) -> u64 {
+        assert_eq!(service, SERVICE);
+        self.turns.replace(self.turns.get() + 1)
     }
 }
 
@@ -242,7 +248,7 @@ fn a_service_without_endpoint_refuses_with_its_errno() {
 
 #[test]
 fn what_the_programs_do_not_know_is_refused() {
-    let got = decided(|memory| memory.slots[0] = header(SERVICE, 1, 2, 0, 2));
+    let got = decided(|memory| memory.slots[0] = header(SERVICE, 1, 2, 0, 200));
     assert_eq!(outcome(&got), Outcome::Refused(EINVAL));
 }
 
@@ -307,6 +313,49 @@ fn weights_are_kept_by_the_alias_table() {
         }
     }
     assert_eq!(light * 4, words.len() * words.len());
+}
+
+/// Reads that a decision takes when `hosts` endpoints are chosen from by `policy`.
+fn reads_among(hosts: u8, policy: u8) -> usize {
+    let race = Race::new(&[], &[]);
+    {
+        let mut memory = race.memory.borrow_mut();
+        memory.slots = vec![[0; 4]; 300];
+        memory.table(0, SERVICE, 1, policy, &(1..=hosts).collect::<Vec<u8>>());
+    }
+    *race.random.borrow_mut() = vec![u32::MAX, u32::MAX];
+    assert_eq!(decide(&race, &KEY, Reach::Ipv4).verdict, Verdict::Sent);
+    race.reads.get()
+}
+
+#[test]
+fn a_choice_costs_the_same_however_many_endpoints_there_are() {
+    for (policy, reads) in [(policy::RANDOM, 12), (policy::WEIGHTED, 14), (policy::ROUND_ROBIN, 12)]
+    {
+        assert_eq!((reads_among(1, policy), reads_among(250, policy)), (reads, reads));
+    }
+}
+
+#[test]
+fn turns_go_round_the_endpoints_whatever_their_rows_say() {
+    let race = Race::new(&[], &[]);
+    race.memory.borrow_mut().table(0, SERVICE, 1, policy::ROUND_ROBIN, &[1, 2, 3]);
+    race.turns.set(7);
+    let hosts = [2, 3, 1, 2, 3, 1, 2].map(|host| sent(host, 1));
+    assert_eq!(hosts.map(|_| outcome(&decide(&race, &KEY, Reach::Ipv4))), hosts);
+}
+
+#[test]
+fn a_turn_in_a_table_that_is_replaced_is_taken_again_in_the_new_one() {
+    let script: [Step; 5] = [
+        |memory| memory.table(0, SERVICE, 1, policy::ROUND_ROBIN, &[1, 2]),
+        |memory| memory.table(4, SERVICE, 2, policy::ROUND_ROBIN, &[3, 4]),
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(4, 2),
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+        |memory| memory.slots[1] = [0; 4],
+    ];
+    let expected = HashSet::from([sent(1, 1), sent(3, 2), sent(4, 2)]);
+    assert_eq!(outcomes(&script), expected);
 }
 
 #[test]

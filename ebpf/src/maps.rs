@@ -32,6 +32,8 @@ static TABLES: Array<Slot, SLOT_COUNT, MAPPED> = Array::new();
 static SERVICES: Array<ServiceRecord, SERVICE_COUNT, MAPPED> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<ServiceCounters, SERVICE_COUNT> = PerCpuArray::new();
+#[btf_map]
+static CURSORS: Array<u64, SERVICE_COUNT> = Array::new();
 /// What is remembered of a socket; see [`crate::sock_addr`].
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
@@ -81,6 +83,14 @@ impl Tables for Maps {
         // SAFETY: the helper takes nothing and may be called by any program.
         unsafe { bpf_get_prandom_u32() }
     }
+
+    #[inline(always)]
+    fn turn(&self, service: u32) -> u64 {
+        // A service that was found has a cursor: both maps have an element for each number.
+        let Some(cursor) = CURSORS.get_ptr_mut(service) else { return 0 };
+        // SAFETY: `cursor` was looked up in this run, and points to a value of its own.
+        unsafe { fetch_add(cursor, 1) }
+    }
 }
 
 /// What is counted of a service on this CPU. `None` if there is no such service.
@@ -108,4 +118,25 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
             options(nostack),
         );
     }
+}
+
+/// Adds to a number that all CPUs share, and says what it was before.
+///
+/// # Safety
+///
+/// `number` points into a map value that the program looked up in this run.
+#[inline(always)]
+unsafe fn fetch_add(number: *mut u64, amount: u64) -> u64 {
+    let mut before = amount;
+    // SAFETY: `number` is a valid, aligned number by the contract above; the instruction (Linux
+    // 5.12) touches those 8 bytes and nothing else. In assembly for the reason of `add`.
+    unsafe {
+        asm!(
+            "{before} = atomic_fetch_add((u64 *)({number} + 0), {before})",
+            number = in(reg) number,
+            before = inout(reg) before,
+            options(nostack),
+        );
+    }
+    before
 }

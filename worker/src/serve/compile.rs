@@ -110,8 +110,10 @@ fn key(address: IpAddr, port: &Port) -> FrontendKey {
 
 fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
     let endpoints: Vec<&Endpoint> = service.endpoints_for(frontend).collect();
+    let full = || (0..).take(endpoints.len()).map(Row::full).collect();
     let (policy, rows) = match service.policy {
-        Policy::Random => (policy::RANDOM, (0..).take(endpoints.len()).map(Row::full).collect()),
+        Policy::Random => (policy::RANDOM, full()),
+        Policy::RoundRobin => (policy::ROUND_ROBIN, full()),
         Policy::Weighted => {
             let weights: Vec<u16> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
             (policy::WEIGHTED, alias::rows(&weights))

@@ -215,6 +215,7 @@ const fn policy_name(number: u8) -> &'static str {
     match number {
         policy::RANDOM => "random",
         policy::WEIGHTED => "weighted",
+        policy::ROUND_ROBIN => "round_robin",
         _ => "unknown",
     }
 }

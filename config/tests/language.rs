@@ -338,7 +338,7 @@ fn enumerations_name_their_words() {
     check(
         &VALID.replace("weighted", "wieghted"),
         &[
-            "5:31: unknown policy `wieghted`; did you mean `weighted`? Possible here: `random`, `weighted` or `round_robin`",
+            "5:31: unknown policy `wieghted`; did you mean `weighted`? Possible here: `random`, `weighted`, `round_robin` or `maglev`",
         ],
     );
     check(

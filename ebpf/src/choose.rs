@@ -6,7 +6,7 @@ use holdfast_protocol::kernel::policy;
 #[inline(always)]
 #[must_use]
 pub const fn is_known(policy: u8) -> bool {
-    matches!(policy, policy::RANDOM | policy::WEIGHTED | policy::ROUND_ROBIN)
+    matches!(policy, policy::RANDOM | policy::WEIGHTED | policy::ROUND_ROBIN | policy::MAGLEV)
 }
 
 /// The row that `random` selects among `rows` rows, each with the same probability.

@@ -9,11 +9,14 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
+use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::decide::Tables;
 use holdfast_ebpf::words::{FrontendWords, Slot};
 use holdfast_protocol::kernel::{
-    Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
+    Address, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
 };
+
+use crate::sock_addr::SockAddr;
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
@@ -38,10 +41,27 @@ static CURSORS: Array<u64, SERVICE_COUNT> = Array::new();
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 
-/// The maps that lead from a frontend to an endpoint.
-pub struct Maps;
+/// The maps that lead from a frontend to an endpoint, read for this socket.
+pub struct Maps<'a>(pub &'a SockAddr<'a>);
 
-impl Tables for Maps {
+impl Clients for Maps<'_> {
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        self.0.cgroup()
+    }
+
+    #[inline(always)]
+    fn network_namespace(&self) -> u64 {
+        self.0.network_namespace()
+    }
+
+    #[inline(always)]
+    fn bound(&self) -> Address {
+        self.0.bound()
+    }
+}
+
+impl Tables for Maps<'_> {
     type Element = *const FrontendWords;
     type Slot = *const Slot;
 

@@ -191,6 +191,9 @@ pub mod policy {
     pub const WEIGHTED: u8 = 1;
     /// One endpoint after the other, by the service's element of `CURSORS`.
     pub const ROUND_ROBIN: u8 = 2;
+    /// The one that the table's lookup table has for the client, whom
+    /// [`Settings::hash_by`](super::Settings::hash_by) tells apart.
+    pub const MAGLEV: u8 = 3;
 }
 
 /// The first slot of a table.
@@ -243,7 +246,7 @@ pub mod feature {
 
 /// How a service's clients are told apart.
 pub mod client {
-    /// By the control group of the socket.
+    /// By the control group of the process that connects.
     pub const CGROUP: u8 = 0;
     /// By the network namespace of the socket.
     pub const NETWORK_NAMESPACE: u8 = 1;

@@ -29,6 +29,7 @@ pub mod compile;
 pub mod conversation;
 pub mod grace;
 pub mod log;
+pub mod maglev;
 pub mod memory;
 pub mod offer;
 pub mod privilege;
@@ -39,6 +40,7 @@ pub mod sandbox;
 pub mod session;
 pub mod snapshot;
 pub mod source;
+pub mod spread;
 pub mod tables;
 
 use std::os::fd::{AsRawFd as _, RawFd};

@@ -216,6 +216,7 @@ const fn policy_name(number: u8) -> &'static str {
         policy::RANDOM => "random",
         policy::WEIGHTED => "weighted",
         policy::ROUND_ROBIN => "round_robin",
+        policy::MAGLEV => "maglev",
         _ => "unknown",
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn all(services: &[Located], files: &[FileName], diagnostics: &mut Di
         check.addresses(located);
         check.ports(located);
         check.endpoints(located);
+        check.table_size(located);
     }
     let frontends = check.frontends(services);
     let addresses: HashSet<IpAddr> = frontends.keys().map(|frontend| frontend.address).collect();
@@ -152,6 +153,21 @@ impl Check<'_> {
                  IPv4 endpoint with a weight above 0, or remove the address"
             );
             self.report(located, *at, message);
+        }
+    }
+
+    /// Every endpoint has an entry of the lookup table.
+    fn table_size(&mut self, located: &Located) {
+        let endpoints = located.service.endpoints.len();
+        if let (Some(size), Some(at)) =
+            (located.service.balancing.table_size, located.balancing.table_size)
+            && endpoints > size as usize
+        {
+            let message = format_args!(
+                "a lookup table of {size} entries is too small for {endpoints} endpoints: write a \
+                 larger `table_size`, or none"
+            );
+            self.report(located, at, message);
         }
     }
 

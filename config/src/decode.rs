@@ -3,13 +3,14 @@
 
 use std::num::NonZeroU16;
 
+use crate::balancing;
 use crate::diagnostic::Position;
 use crate::fields::{Fields, list, scalar};
 use crate::limit::{
     MAX_ADDRESSES_PER_SERVICE, MAX_ENDPOINTS_PER_SERVICE, MAX_PORTS_PER_SERVICE, MAX_SERVICES,
     MAX_WEIGHT,
 };
-use crate::model::{Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
+use crate::model::{Endpoint, NoEndpoint, Port, Protocol, Service};
 use crate::report::Report;
 use crate::scalar::{address, one_of, port_name, service_name, whole_number};
 use crate::tree::{Node, Value};
@@ -25,6 +26,8 @@ pub(crate) struct Located {
     pub(crate) addresses: Vec<Position>,
     /// One for each port of the service.
     pub(crate) ports: Vec<PortPositions>,
+    /// Of what `load_balancing` says.
+    pub(crate) balancing: balancing::Positions,
     /// One for each endpoint of the service.
     pub(crate) endpoints: Vec<Position>,
     /// Whether every endpoint that is listed could be told: what is said about all of them would
@@ -43,7 +46,6 @@ const FILE_KEYS: [&str; 1] = ["services"];
 const SERVICE_KEYS: [&str; 6] =
     ["name", "addresses", "ports", "load_balancing", "no_endpoint", "endpoints"];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
-const LOAD_BALANCING_KEYS: [&str; 1] = ["policy"];
 const ENDPOINT_KEYS: [&str; 3] = ["address", "port", "weight"];
 
 /// The services of the tree `root`, as far as they can be told; what cannot is reported. A service
@@ -74,7 +76,8 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
 
     let (addresses, address_positions) = addresses(&fields, report);
     let (ports, port_positions) = ports(&fields, report);
-    let policy = fields.get("load_balancing").and_then(|node| policy(node, report));
+    let balancing = fields.get("load_balancing").map(|node| balancing::decode(node, report));
+    let balancing = balancing.unwrap_or_default();
     let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
     let listed = listed_endpoints(&fields, report);
     let (endpoints, endpoint_positions) = endpoints(listed, report);
@@ -84,10 +87,12 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
             name: name.unwrap_or_default(),
             addresses,
             ports,
-            policy: policy.unwrap_or_default(),
+            policy: balancing.policy,
+            balancing: balancing.balancing,
             no_endpoint: no_endpoint.unwrap_or_default(),
             endpoints,
         },
+        balancing: balancing.positions,
         endpoints_whole: listed.len() == endpoint_positions.len(),
         position,
         addresses: address_positions,
@@ -181,12 +186,6 @@ fn number(node: &Node, what: &str, report: &mut Report<'_>) -> Option<NonZeroU16
     NonZeroU16::new(number)
 }
 
-fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
-    let fields = Fields::of(node, "`load_balancing`", &LOAD_BALANCING_KEYS, report)?;
-    let all = [Policy::Random, Policy::Weighted];
-    choice(fields.get("policy")?, "policy", &all.map(|policy| (policy.as_str(), policy)), report)
-}
-
 fn protocol(node: &Node, report: &mut Report<'_>) -> Option<Protocol> {
     let all = [Protocol::Tcp, Protocol::Udp];
     choice(node, "protocol", &all.map(|protocol| (protocol.as_str(), protocol)), report)
@@ -198,7 +197,7 @@ fn no_endpoint(node: &Node, report: &mut Report<'_>) -> Option<NoEndpoint> {
 }
 
 /// The one of `known` that `node` names.
-fn choice<T: Copy>(
+pub(crate) fn choice<T: Copy>(
     node: &Node,
     what: &str,
     known: &[(&str, T)],

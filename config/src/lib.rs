@@ -16,7 +16,7 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
+//! `balancing` is what `load_balancing` says; `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
@@ -24,6 +24,7 @@
 //! of the text, so a configuration means the same wherever and whenever it is looked at.
 #![forbid(unsafe_code)]
 
+mod balancing;
 mod check;
 mod decode;
 mod diagnostic;
@@ -37,6 +38,7 @@ pub mod snapshot;
 mod source;
 mod tree;
 
+pub use balancing::{Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use model::{Config, Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
 pub use read::{ReadError, read};

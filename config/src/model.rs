@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use crate::balancing::Balancing;
+
 /// A whole configuration: all files together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -24,6 +26,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// How an endpoint is chosen.
     pub policy: Policy,
+    /// What else there is to that.
+    pub balancing: Balancing,
     /// What a connection gets when there is no endpoint for it.
     pub no_endpoint: NoEndpoint,
     /// Where connections go. If there are any, at least one has a weight above 0; and if the
@@ -73,6 +77,10 @@ pub enum Policy {
     Random,
     /// Each endpoint with a probability proportional to its weight.
     Weighted,
+    /// One endpoint of a weight above 0 after the other.
+    RoundRobin,
+    /// The one that consistent hashing of the client gives, in proportion to its weight.
+    Maglev,
 }
 
 /// What a connection to a service without a usable endpoint gets.
@@ -120,6 +128,8 @@ impl Policy {
         match self {
             Self::Random => "random",
             Self::Weighted => "weighted",
+            Self::RoundRobin => "round_robin",
+            Self::Maglev => "maglev",
         }
     }
 }

@@ -1,4 +1,13 @@
-//! Which endpoint of a table a connection gets, given random words.
+//! Which endpoint of a table a connection gets, given random words and counts.
+
+use holdfast_protocol::kernel::policy;
+
+/// Whether these programs know how `policy` chooses.
+#[inline(always)]
+#[must_use]
+pub const fn is_known(policy: u8) -> bool {
+    matches!(policy, policy::RANDOM | policy::WEIGHTED | policy::ROUND_ROBIN | policy::MAGLEV)
+}
 
 /// The row that `random` selects among `rows` rows, each with the same probability.
 ///
@@ -21,8 +30,18 @@ pub const fn alias(row: u32, threshold: u32, alias: u32, random: u32) -> u32 {
     if random < threshold { row } else { alias }
 }
 
+/// The row of the turn number `turn` among `rows` rows, which are taken one after the other. With 0
+/// rows it answers 0, as [`row`] does.
+#[inline(always)]
+#[must_use]
+pub const fn turn(turn: u64, rows: u32) -> u32 {
+    if rows == 0 { 0 } else { (turn % rows as u64) as u32 }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     /// The first random word that belongs to `row`: `row * 2^32 / rows`, rounded up.
@@ -59,5 +78,13 @@ mod tests {
                 assert_eq!(alias(3, threshold, 3, random), 3);
             }
         }
+    }
+
+    #[test]
+    fn turns_go_round_and_survive_another_number_of_rows() {
+        let rows: Vec<u32> = (7..14).map(|count| turn(count, 3)).collect();
+        assert_eq!(rows, [1, 2, 0, 1, 2, 0, 1]);
+        assert_eq!((turn(u64::MAX, 1), turn(5, 0)), (0, 0));
+        assert!((0..10).all(|count| turn(count, 4) < 4));
     }
 }

@@ -16,9 +16,12 @@
 //! Reads are taken in program order. x86-64 keeps that order; on a machine that reorders loads the
 //! reads of an implementation of [`Tables`] must be acquire loads.
 
-use holdfast_protocol::kernel::{FrontendKey, HeadWord, TableHeader, limit, policy};
+use holdfast_protocol::kernel::{
+    FrontendKey, HeadWord, LOOKUP_PER_SLOT, SETTINGS_SLOTS, TableHeader, limit, policy,
+};
 
 use crate::choose;
+use crate::client::{self, Clients};
 use crate::socket::{Peer, Reach};
 use crate::words;
 
@@ -35,7 +38,7 @@ const MAX_ERRNO: u16 = 4095;
 
 /// The maps, as a program reads them. Each method is one read, and its answer may be out of date
 /// when it arrives; no word is ever torn.
-pub trait Tables {
+pub trait Tables: Clients {
     /// An element of `FRONTENDS`. The kernel may give it to another key while it is held.
     type Element: Copy;
     /// A slot of `TABLES`. It may be rewritten while it is held.
@@ -53,6 +56,8 @@ pub trait Tables {
     fn slot_word(&self, slot: Self::Slot, word: usize) -> u64;
     /// 32 random bits.
     fn random(&self) -> u32;
+    /// How many turns `service` has taken before this one, on all CPUs.
+    fn turn(&self, service: u32) -> u64;
 }
 
 /// What becomes of a connection.
@@ -194,12 +199,15 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     if shape.endpoints == 0 {
         decision.verdict = Verdict::Refused;
         decision.errno = refusal(shape.no_endpoint_errno);
-    } else if !matches!(shape.policy, policy::RANDOM | policy::WEIGHTED) {
+    } else if !choose::is_known(shape.policy) {
         decision.verdict = Verdict::Refused;
         decision.errno = EINVAL;
     } else {
-        let settings = words::low(tables.slot_word(header, words::HEADER_EXTENT));
-        let Some(slot) = choose(tables, head.slot(), settings, shape) else {
+        let extent = tables.slot_word(header, words::HEADER_EXTENT);
+        let (settings, lookup) = (words::low(extent), words::high(extent));
+        let (service, header) = (decision.service, head.slot());
+        let table = Table { service, header, settings, shape, lookup };
+        let Some(slot) = choose(tables, table) else {
             return Look::Replaced;
         };
         decision.endpoint = endpoint(tables, slot);
@@ -216,20 +224,52 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     Look::Settled
 }
 
-/// The slot of one of the endpoints of the table whose header is at `header`, with `settings` slots
-/// between the two. `None` if the way
-/// there leads out of the table: what was read belongs to a table being replaced.
-#[inline(always)]
-fn choose<T: Tables>(
-    tables: &T,
+/// A table that was found.
+#[derive(Clone, Copy)]
+struct Table {
+    /// The service number it is of.
+    service: u32,
+    /// The slot of its header.
     header: u32,
+    /// How many slots of settings follow it.
     settings: u32,
+    /// What its header says.
     shape: words::Shape,
-) -> Option<T::Slot> {
-    let first = header.checked_add(1)?.checked_add(settings)?;
-    let row = choose::row(tables.random(), shape.endpoints);
+    /// How many entries its lookup table has.
+    lookup: u32,
+}
+
+impl Table {
+    /// The slot of its first endpoint.
+    #[inline(always)]
+    fn first(&self) -> Option<u32> {
+        self.header.checked_add(1)?.checked_add(self.settings)
+    }
+
+    /// How its clients are told apart, and how long they stay: the word [`words::SETTINGS_CLIENTS`].
+    #[inline(always)]
+    fn clients<T: Tables>(&self, tables: &T) -> Option<u64> {
+        if self.settings != SETTINGS_SLOTS {
+            return None;
+        }
+        let settings = tables.slot(self.header.checked_add(1)?)?;
+        Some(tables.slot_word(settings, words::SETTINGS_CLIENTS))
+    }
+}
+
+/// The slot of one of the endpoints of `table`. `None` if the way there leads out of the table: what
+/// was read belongs to a table being replaced.
+#[inline(always)]
+fn choose<T: Tables>(tables: &T, table: Table) -> Option<T::Slot> {
+    let shape = table.shape;
+    let first = table.first()?;
+    let row = match shape.policy {
+        policy::ROUND_ROBIN => choose::turn(tables.turn(table.service), shape.endpoints),
+        policy::MAGLEV => look_up(tables, &table)?,
+        _ => choose::row(tables.random(), shape.endpoints),
+    };
     let slot = tables.slot(first.checked_add(row)?)?;
-    if shape.policy == policy::RANDOM {
+    if shape.policy != policy::WEIGHTED {
         return Some(slot);
     }
     let threshold = words::high(tables.slot_word(slot, words::ENDPOINT_PORT));
@@ -241,6 +281,25 @@ fn choose<T: Tables>(
         chosen if chosen == row => Some(slot),
         chosen => tables.slot(first.checked_add(chosen)?),
     }
+}
+
+/// The row that the lookup table of `table` has for the client.
+#[inline(always)]
+fn look_up<T: Tables>(tables: &T, table: &Table) -> Option<u32> {
+    if table.lookup == 0 {
+        return None;
+    }
+    let by = words::hash_by(table.clients(tables)?);
+    let entry = choose::row(client::hash(&client::identify(tables, by)), table.lookup);
+    let slots = table.first()?.checked_add(table.shape.endpoints)?;
+    let slot = tables.slot(slots.checked_add(entry / LOOKUP_PER_SLOT)?)?;
+    let word = tables.slot_word(slot, (entry % LOOKUP_PER_SLOT / 2) as usize);
+    let row = match entry % 2 {
+        0 => words::low(word),
+        _ => words::high(word),
+    };
+    // An entry is 1 more than a row.
+    row.checked_sub(1).filter(|row| *row < table.shape.endpoints)
 }
 
 #[inline(always)]

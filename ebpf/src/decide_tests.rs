@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::vec;
 use std::vec::Vec;
 
-use holdfast_protocol::kernel::{Frontend, PROTOCOL_TCP, mapped};
+use holdfast_protocol::kernel::{Address, Frontend, PROTOCOL_TCP, mapped};
 
 use super::*;
 use crate::words::{FrontendWords, Slot};
@@ -38,6 +38,8 @@ struct Race<'a> {
     next: Cell<usize>,
     reads: Cell<usize>,
     random: RefCell<Vec<u32>>,
+    turns: Cell<u64>,
+    client: Cell<u64>,
 }
 
 impl<'a> Race<'a> {
@@ -49,6 +51,8 @@ impl<'a> Race<'a> {
             next: Cell::new(0),
             reads: Cell::new(0),
             random: RefCell::new(Vec::new()),
+            turns: Cell::new(0),
+            client: Cell::new(0),
         }
     }
 
@@ -58,6 +62,18 @@ impl<'a> Race<'a> {
             self.script[self.next.replace(self.next.get() + 1)](&mut self.memory.borrow_mut());
         }
         take(&self.memory.borrow())
+    }
+}
+
+impl Clients for Race<'_> {
+    fn cgroup(&self) -> u64 {
+        self.client.get()
+    }
+    fn network_namespace(&self) -> u64 {
+        1000 + self.client.get()
+    }
+    fn bound(&self) -> Address {
+        [0; 4]
     }
 }
 
@@ -83,6 +99,10 @@ impl Tables for Race<'_> {
     fn random(&self) -> u32 {
         self.random.borrow_mut().pop().unwrap_or(0)
     }
+    fn turn(&self, service: u32) -> u64 {
+        assert_eq!(service, SERVICE);
+        self.turns.replace(self.turns.get() + 1)
+    }
 }
 
 impl Memory {
@@ -104,6 +124,30 @@ impl Memory {
         self.slots[slot] = header(service, generation, hosts.len(), ECONNREFUSED, policy);
         for (row, host) in hosts.iter().enumerate() {
             self.slots[slot + 1 + row] = endpoint_slot(*host, u32::MAX, row);
+        }
+    }
+}
+
+/// Entries of the lookup tables here: more than a slot has, and an odd number.
+const ENTRIES: u32 = 11;
+
+impl Memory {
+    /// A table with settings, the endpoints `hosts` and a lookup table whose entries go round them.
+    fn maglev(&mut self, slot: usize, generation: u32, hash_by: u8, hosts: &[u8]) {
+        self.slots[slot] = header(SERVICE, generation, hosts.len(), 0, policy::MAGLEV);
+        self.slots[slot][words::HEADER_EXTENT] = word(SETTINGS_SLOTS, ENTRIES);
+        let by = u32::from(hash_by) << 16;
+        self.slots[slot + 1] = [0, 0, 0, word(0, by)];
+        let first = slot + 1 + SETTINGS_SLOTS as usize;
+        for (row, host) in hosts.iter().enumerate() {
+            self.slots[first + row] = endpoint_slot(*host, 0, row);
+        }
+        let rows = u32::try_from(hosts.len()).unwrap();
+        for entry in 0..ENTRIES {
+            let place = (entry / LOOKUP_PER_SLOT) as usize;
+            let word = &mut self.slots[first + hosts.len() + place][(entry % 8 / 2) as usize];
+            let row = u64::from(entry % rows + 1);
+            *word = if entry % 2 == 0 { row } else { *word | row << 32 };
         }
     }
 }
@@ -178,12 +222,18 @@ fn decided(change: impl FnOnce(&mut Memory)) -> Decision {
 /// Every outcome that `KEY` can get while a writer takes the steps of `script` in order, each at
 /// any instant.
 fn outcomes(script: &[Step]) -> HashSet<Outcome> {
+    outcomes_after(|_| {}, script)
+}
+
+/// The same in maps that `prepare` has prepared.
+fn outcomes_after(prepare: Step, script: &[Step]) -> HashSet<Outcome> {
     let mut seen = HashSet::new();
     let mut at = vec![0; script.len()];
     // Two looks and a half: later steps have no effect that earlier ones do not have.
     const INSTANTS: usize = 20;
     loop {
         let race = Race::new(script, &at);
+        prepare(&mut race.memory.borrow_mut());
         seen.insert(outcome(&decide(&race, &KEY, Reach::Ipv4)));
         // The next non-decreasing sequence.
         let Some(last) = at.iter().rposition(|instant| *instant < INSTANTS) else { return seen };
@@ -242,7 +292,7 @@ fn a_service_without_endpoint_refuses_with_its_errno() {
 
 #[test]
 fn what_the_programs_do_not_know_is_refused() {
-    let got = decided(|memory| memory.slots[0] = header(SERVICE, 1, 2, 0, 2));
+    let got = decided(|memory| memory.slots[0] = header(SERVICE, 1, 2, 0, 200));
     assert_eq!(outcome(&got), Outcome::Refused(EINVAL));
 }
 
@@ -307,6 +357,109 @@ fn weights_are_kept_by_the_alias_table() {
         }
     }
     assert_eq!(light * 4, words.len() * words.len());
+}
+
+/// Reads that a decision takes when `hosts` endpoints are chosen from by `policy`.
+fn reads_among(hosts: u8, policy: u8) -> usize {
+    let race = Race::new(&[], &[]);
+    {
+        let mut memory = race.memory.borrow_mut();
+        memory.slots = vec![[0; 4]; 300];
+        memory.table(0, SERVICE, 1, policy, &(1..=hosts).collect::<Vec<u8>>());
+    }
+    *race.random.borrow_mut() = vec![u32::MAX, u32::MAX];
+    assert_eq!(decide(&race, &KEY, Reach::Ipv4).verdict, Verdict::Sent);
+    race.reads.get()
+}
+
+#[test]
+fn a_choice_costs_the_same_however_many_endpoints_there_are() {
+    for (policy, reads) in [(policy::RANDOM, 12), (policy::WEIGHTED, 14), (policy::ROUND_ROBIN, 12)]
+    {
+        assert_eq!((reads_among(1, policy), reads_among(250, policy)), (reads, reads));
+    }
+}
+
+#[test]
+fn turns_go_round_the_endpoints_whatever_their_rows_say() {
+    let race = Race::new(&[], &[]);
+    race.memory.borrow_mut().table(0, SERVICE, 1, policy::ROUND_ROBIN, &[1, 2, 3]);
+    race.turns.set(7);
+    let hosts = [2, 3, 1, 2, 3, 1, 2].map(|host| sent(host, 1));
+    assert_eq!(hosts.map(|_| outcome(&decide(&race, &KEY, Reach::Ipv4))), hosts);
+}
+
+/// The entry of the client `id`.
+fn entry_of(id: u64) -> u32 {
+    choose::row(client::hash(&client::Client { by: 0, id: [id, 0] }), ENTRIES)
+}
+
+#[test]
+fn a_client_is_sent_where_the_lookup_table_has_it() {
+    let race = Race::new(&[], &[]);
+    let hosts = [1, 2, 3];
+    let host_of = |id| hosts[(entry_of(id) % 3) as usize];
+    for (by, shift) in [(0, 0), (1, 1000), (2, 1000)] {
+        race.memory.borrow_mut().maglev(0, 1, by, &hosts);
+        let mut seen = HashSet::new();
+        for id in 0..100 {
+            race.client.set(id);
+            race.reads.set(0);
+            let expected = sent(host_of(id + shift), 1);
+            assert_eq!(outcome(&decide(&race, &KEY, Reach::Ipv4)), expected, "{id} by {by}");
+            // The plain case, and one word each of settings and lookup table.
+            assert_eq!(race.reads.get(), 14);
+            seen.insert(entry_of(id + shift));
+        }
+        assert_eq!(seen.len(), ENTRIES as usize);
+    }
+}
+
+#[test]
+fn a_lookup_table_that_leads_nowhere_is_not_followed() {
+    let contradictions: [Step; 4] = [
+        |memory| memory.slots[0][words::HEADER_EXTENT] = word(SETTINGS_SLOTS, 0),
+        |memory| memory.slots[0][words::HEADER_EXTENT] = word(0, ENTRIES),
+        |memory| memory.slots[6..8].fill([0; 4]),
+        |memory| memory.slots[6..8].fill([u64::MAX; 4]),
+    ];
+    for (index, contradiction) in contradictions.into_iter().enumerate() {
+        let got = decided(|memory| {
+            memory.maglev(0, 1, 0, &[1, 2, 3]);
+            contradiction(memory);
+        });
+        assert_eq!(outcome(&got), Outcome::Unsettled, "contradiction {index}");
+    }
+}
+
+#[test]
+fn a_lookup_table_is_seen_wholly_old_or_wholly_new() {
+    let script: [Step; 5] = [
+        |memory| {
+            memory.slots.resize(30, [0; 4]);
+            memory.maglev(12, 2, 1, &[3]);
+        },
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(12, 2),
+        // The old range is freed and taken by a table that lies differently in it.
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+        |memory| memory.slots[3..7].fill([u64::MAX; 4]),
+        |memory| memory.slots[1] = endpoint_slot(9, 0, 0),
+    ];
+    let seen = outcomes_after(|memory| memory.maglev(0, 1, 0, &[1]), &script);
+    assert_eq!(seen, HashSet::from([sent(1, 1), sent(3, 2)]));
+}
+
+#[test]
+fn a_turn_in_a_table_that_is_replaced_is_taken_again_in_the_new_one() {
+    let script: [Step; 4] = [
+        |memory| memory.table(4, SERVICE, 2, policy::ROUND_ROBIN, &[3, 4]),
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(4, 2),
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+        |memory| memory.slots[1] = [0; 4],
+    ];
+    let expected = HashSet::from([sent(1, 1), sent(3, 2), sent(4, 2)]);
+    let prepare: Step = |memory| memory.table(0, SERVICE, 1, policy::ROUND_ROBIN, &[1, 2]);
+    assert_eq!(outcomes_after(prepare, &script), expected);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
+//! - [`client`]: who a client is, for what depends on that.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
+pub mod client;
 pub mod decide;
 pub mod socket;
 pub mod words;

@@ -9,11 +9,14 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
+use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::decide::Tables;
 use holdfast_ebpf::words::{FrontendWords, Slot};
 use holdfast_protocol::kernel::{
-    Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
+    Address, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
 };
+
+use crate::sock_addr::SockAddr;
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
@@ -32,14 +35,33 @@ static TABLES: Array<Slot, SLOT_COUNT, MAPPED> = Array::new();
 static SERVICES: Array<ServiceRecord, SERVICE_COUNT, MAPPED> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<ServiceCounters, SERVICE_COUNT> = PerCpuArray::new();
+#[btf_map]
+static CURSORS: Array<u64, SERVICE_COUNT> = Array::new();
 /// What is remembered of a socket; see [`crate::sock_addr`].
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 
-/// The maps that lead from a frontend to an endpoint.
-pub struct Maps;
+/// The maps that lead from a frontend to an endpoint, read for this socket.
+pub struct Maps<'a>(pub &'a SockAddr<'a>);
 
-impl Tables for Maps {
+impl Clients for Maps<'_> {
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        self.0.cgroup()
+    }
+
+    #[inline(always)]
+    fn network_namespace(&self) -> u64 {
+        self.0.network_namespace()
+    }
+
+    #[inline(always)]
+    fn bound(&self) -> Address {
+        self.0.bound()
+    }
+}
+
+impl Tables for Maps<'_> {
     type Element = *const FrontendWords;
     type Slot = *const Slot;
 
@@ -81,6 +103,14 @@ impl Tables for Maps {
         // SAFETY: the helper takes nothing and may be called by any program.
         unsafe { bpf_get_prandom_u32() }
     }
+
+    #[inline(always)]
+    fn turn(&self, service: u32) -> u64 {
+        // A service that was found has a cursor: both maps have an element for each number.
+        let Some(cursor) = CURSORS.get_ptr_mut(service) else { return 0 };
+        // SAFETY: `cursor` was looked up in this run, and points to a value of its own.
+        unsafe { fetch_add(cursor, 1) }
+    }
 }
 
 /// What is counted of a service on this CPU. `None` if there is no such service.
@@ -108,4 +138,25 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
             options(nostack),
         );
     }
+}
+
+/// Adds to a number that all CPUs share, and says what it was before.
+///
+/// # Safety
+///
+/// `number` points into a map value that the program looked up in this run.
+#[inline(always)]
+unsafe fn fetch_add(number: *mut u64, amount: u64) -> u64 {
+    let mut before = amount;
+    // SAFETY: `number` is a valid, aligned number by the contract above; the instruction (Linux
+    // 5.12) touches those 8 bytes and nothing else. In assembly for the reason of `add`.
+    unsafe {
+        asm!(
+            "{before} = atomic_fetch_add((u64 *)({number} + 0), {before})",
+            number = in(reg) number,
+            before = inout(reg) before,
+            options(nostack),
+        );
+    }
+    before
 }

@@ -54,7 +54,7 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     };
     let Peer { address, port_be } = socket.peer();
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
-    let decision = decide(&Maps, &key, socket.reach());
+    let decision = decide(&Maps(socket), &key, socket.reach());
     count(&decision);
     match decision.verdict {
         Verdict::Untouched => {

@@ -1,7 +1,9 @@
 //! The sockets the programs run for: what they name, and what is remembered of them.
 
 use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_netns_cookie};
 use aya_ebpf::programs::SockAddrContext;
+use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::{Address, SocketState, mapped};
 
@@ -11,6 +13,38 @@ use crate::maps::SOCKETS;
 pub struct SockAddr<'a> {
     context: &'a SockAddrContext,
     reach: Reach,
+}
+
+impl Clients for SockAddr<'_> {
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        // SAFETY: the helper takes nothing; programs of cgroup hooks run for the process itself.
+        unsafe { bpf_get_current_cgroup_id() }
+    }
+
+    #[inline(always)]
+    fn network_namespace(&self) -> u64 {
+        // SAFETY: the kernel passes a valid `bpf_sock_addr`.
+        unsafe { bpf_get_netns_cookie(self.raw().cast()) }
+    }
+
+    #[inline(always)]
+    fn bound(&self) -> Address {
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` with a valid socket; volatile keeps each
+        // access as wide as its field. `reach` says which of the two fields is the socket's.
+        unsafe {
+            let socket = (*self.raw()).__bindgen_anon_1.sk;
+            match self.reach {
+                Reach::Ipv4 => mapped((&raw const (*socket).src_ip4).read_volatile()),
+                Reach::Any => [
+                    (&raw const (*socket).src_ip6[0]).read_volatile(),
+                    (&raw const (*socket).src_ip6[1]).read_volatile(),
+                    (&raw const (*socket).src_ip6[2]).read_volatile(),
+                    (&raw const (*socket).src_ip6[3]).read_volatile(),
+                ],
+            }
+        }
+    }
 }
 
 impl<'a> SockAddr<'a> {

@@ -5,7 +5,9 @@
 
 use core::mem::offset_of;
 
-use holdfast_protocol::kernel::{Address, EndpointSlot, Frontend, SLOT_BYTES, TableHeader};
+use holdfast_protocol::kernel::{
+    Address, EndpointSlot, Frontend, SLOT_BYTES, Settings, TableHeader,
+};
 
 /// A slot of `TABLES`, word by word.
 pub type Slot = [u64; SLOT_BYTES / size_of::<u64>()];
@@ -22,6 +24,8 @@ pub const HEADER_IDENTITY: usize = 0;
 pub const HEADER_SHAPE: usize = 1;
 /// Word of a [`TableHeader`]: how many slots of settings and how many lookup entries there are.
 pub const HEADER_EXTENT: usize = 2;
+/// Word of the first slot of [`Settings`]: how long a client stays, and how clients are told apart.
+pub const SETTINGS_CLIENTS: usize = 3;
 /// Word of an [`EndpointSlot`]: the first half of its address.
 pub const ENDPOINT_ADDRESS_HIGH: usize = 0;
 /// Word of an [`EndpointSlot`]: the second half of its address.
@@ -41,6 +45,8 @@ const _: () = {
     assert!(offset_of!(TableHeader, no_endpoint_errno) == 12);
     assert!(offset_of!(TableHeader, policy) == 14 && offset_of!(TableHeader, features) == 15);
     assert!(offset_of!(TableHeader, settings) == 16 && offset_of!(TableHeader, lookup) == 20);
+    assert!(offset_of!(Settings, affinity_ms) == 24 && offset_of!(Settings, rate_by) == 28);
+    assert!(offset_of!(Settings, affinity_by) == 29 && offset_of!(Settings, hash_by) == 30);
     assert!(offset_of!(EndpointSlot, address) == 0 && offset_of!(EndpointSlot, port_be) == 16);
     assert!(offset_of!(EndpointSlot, threshold) == 20 && offset_of!(EndpointSlot, alias) == 24);
 };
@@ -89,6 +95,13 @@ pub const fn shape(word: u64) -> Shape {
         policy: (high(word) >> 16) as u8,
         features: (high(word) >> 24) as u8,
     }
+}
+
+/// Whom a consistent hash is taken of, in the word [`SETTINGS_CLIENTS`].
+#[inline(always)]
+#[must_use]
+pub const fn hash_by(word: u64) -> u8 {
+    (high(word) >> 16) as u8
 }
 
 /// The address in the words [`ENDPOINT_ADDRESS_HIGH`] and [`ENDPOINT_ADDRESS_LOW`].

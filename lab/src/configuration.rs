@@ -10,9 +10,9 @@ pub struct Service {
     addresses: Vec<IpAddr>,
     port: u16,
     protocol: &'static str,
-    policy: &'static str,
+    balancing: String,
     no_endpoint: &'static str,
-    endpoints: Vec<(SocketAddr, u16)>,
+    endpoints: Vec<(SocketAddr, String)>,
 }
 
 impl Service {
@@ -25,7 +25,7 @@ impl Service {
             addresses: vec![address.ip()],
             port: address.port(),
             protocol: "tcp",
-            policy: "random",
+            balancing: "policy: random".to_owned(),
             no_endpoint: "refuse",
             endpoints: Vec::new(),
         }
@@ -47,16 +47,28 @@ impl Service {
     /// With another endpoint.
     #[must_use]
     pub fn endpoint(mut self, endpoint: SocketAddr) -> Self {
-        self.endpoints.push((endpoint, 1));
+        self.endpoints.push((endpoint, "weight: 1".to_owned()));
+        self
+    }
+
+    /// With another endpoint, and what else its mapping says: `weight: 3, draining: true`.
+    #[must_use]
+    pub fn endpoint_with(mut self, endpoint: SocketAddr, keys: &str) -> Self {
+        self.endpoints.push((endpoint, keys.to_owned()));
+        self
+    }
+
+    /// With other keys of `load_balancing`: `policy: round_robin`.
+    #[must_use]
+    pub fn balanced(mut self, keys: &str) -> Self {
+        keys.clone_into(&mut self.balancing);
         self
     }
 
     /// With another endpoint that has a weight, and connections spread by weight.
     #[must_use]
-    pub fn weighted(mut self, endpoint: SocketAddr, weight: u16) -> Self {
-        self.policy = "weighted";
-        self.endpoints.push((endpoint, weight));
-        self
+    pub fn weighted(self, endpoint: SocketAddr, weight: u16) -> Self {
+        self.balanced("policy: weighted").endpoint_with(endpoint, &format!("weight: {weight}"))
     }
 
     /// With another answer to a connection for which there is no endpoint.
@@ -78,15 +90,15 @@ impl Display for Service {
             "    ports: [{{ name: main, port: {0}, protocol: {1}, target_port: {0} }}]",
             self.port, self.protocol
         )?;
-        writeln!(f, "    load_balancing: {{ policy: {} }}", self.policy)?;
+        writeln!(f, "    load_balancing: {{ {} }}", self.balancing)?;
         writeln!(f, "    no_endpoint: {}", self.no_endpoint)?;
         if self.endpoints.is_empty() {
             return writeln!(f, "    endpoints: []");
         }
         writeln!(f, "    endpoints:")?;
-        for (endpoint, weight) in &self.endpoints {
+        for (endpoint, keys) in &self.endpoints {
             let (address, port) = (endpoint.ip(), endpoint.port());
-            writeln!(f, "      - {{ address: \"{address}\", port: {port}, weight: {weight} }}")?;
+            writeln!(f, "      - {{ address: \"{address}\", port: {port}, {keys} }}")?;
         }
         Ok(())
     }

@@ -299,7 +299,7 @@ pub struct ServiceRow {
     pub protocol: String,
     /// The addresses clients connect to.
     pub addresses: Vec<String>,
-    /// `random` or `weighted`.
+    /// How an endpoint is chosen, as the configuration says it.
     pub policy: String,
     /// How many endpoints it has.
     pub endpoints: u32,

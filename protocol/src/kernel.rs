@@ -36,9 +36,11 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// Socket storage: [`SocketState`](super::SocketState).
     pub const SOCKETS: &str = "SOCKETS";
+    /// Array: service number to a 64-bit count of the endpoints it took in turn.
+    pub const CURSORS: &str = "CURSORS";
 
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 6] = [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS];
+    pub const ALL: [&str; 7] = [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS];
 }
 
 /// Names of the kernel programs, as they stand in the object file; each is also its link's name.
@@ -187,6 +189,11 @@ pub mod policy {
     /// Each endpoint with a probability proportional to its weight, by the alias method (M. D.
     /// Vose, "A linear algorithm for generating random numbers with a given distribution", 1991).
     pub const WEIGHTED: u8 = 1;
+    /// One endpoint after the other, by the service's element of `CURSORS`.
+    pub const ROUND_ROBIN: u8 = 2;
+    /// The one that the table's lookup table has for the client, whom
+    /// [`Settings::hash_by`](super::Settings::hash_by) tells apart.
+    pub const MAGLEV: u8 = 3;
 }
 
 /// The first slot of a table.
@@ -239,7 +246,7 @@ pub mod feature {
 
 /// How a service's clients are told apart.
 pub mod client {
-    /// By the control group of the socket.
+    /// By the control group of the process that connects.
     pub const CGROUP: u8 = 0;
     /// By the network namespace of the socket.
     pub const NETWORK_NAMESPACE: u8 = 1;

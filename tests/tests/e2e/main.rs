@@ -2,6 +2,7 @@
 //!
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`]: connections are governed, and spread as configured.
+//! - [`balancing`]: every way of choosing an endpoint, over all families and worker kills.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
@@ -14,6 +15,7 @@
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
 //! - [`commands`], [`top`]: what people see. [`metrics`]: what scrapers see.
 
+mod balancing;
 mod capabilities;
 mod commands;
 mod configuration;

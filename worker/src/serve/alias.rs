@@ -27,14 +27,15 @@ impl Row {
 
 /// The alias table of `weights`, a row for each.
 ///
-/// Weights have to be above 0 and at most 65,536 times 65,536 of them, so that nothing overflows.
+/// Weights have to be above 0, and their sum times their number below 2^64, so that nothing overflows:
+/// 2^20 weights whose sum is below 2^44, say.
 #[must_use]
-pub fn rows(weights: &[u16]) -> Vec<Row> {
+pub fn rows(weights: &[u64]) -> Vec<Row> {
     let count = weights.len() as u64;
     // In units of 1 / (count * total) of the whole, a row holds `total` and an endpoint has
     // `weight * count`, so both sums are `count * total`.
-    let total: u64 = weights.iter().copied().map(u64::from).sum();
-    let mut shares: Vec<u64> = weights.iter().map(|weight| u64::from(*weight) * count).collect();
+    let total: u64 = weights.iter().sum();
+    let mut shares: Vec<u64> = weights.iter().map(|weight| weight * count).collect();
     let mut rows: Vec<Row> = (0..).take(weights.len()).map(Row::full).collect();
     let (mut small, mut large): (Vec<usize>, Vec<usize>) =
         (0..weights.len()).filter(|i| shares[*i] != total).partition(|i| shares[*i] < total);
@@ -83,7 +84,7 @@ mod tests {
         given
     }
 
-    fn check(weights: &[u16]) {
+    fn check(weights: &[u64]) {
         let rows = rows(weights);
         let count = weights.len() as u128;
         let total: u128 = weights.iter().map(|w| u128::from(*w)).sum();
@@ -122,13 +123,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_endpoint_gets_its_share(weights in prop::collection::vec(1_u16..=10_000, 1..200)) {
+        fn an_endpoint_gets_its_share(weights in prop::collection::vec(1_u64..=10_000, 1..200)) {
             check(&weights);
         }
 
         #[test]
         fn the_same_weights_give_the_same_table(
-            weights in prop::collection::vec(1_u16..=10_000, 1..50)
+            weights in prop::collection::vec(1_u64..=10_000, 1..50)
         ) {
             prop_assert_eq!(rows(&weights), rows(&weights));
         }

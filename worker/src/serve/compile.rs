@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use holdfast_config::{
-    Config, Diagnostics, Endpoint, NoEndpoint, Policy, Port, Protocol, Service, Sources, parse,
-};
+use holdfast_config::{Config, Diagnostics, NoEndpoint, Port, Protocol, Service, Sources, parse};
 use holdfast_protocol::kernel::{
-    Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped, policy,
+    Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped,
 };
 
-use super::alias::{self, Row};
+use super::alias::Row;
+use super::spread::{Chosen, Spread, spread};
 use super::tables::desired::{Desired, DesiredService, Table};
 
 /// The family of a service number, as [`ServiceRecord::family`] says it.
@@ -109,15 +108,12 @@ fn key(address: IpAddr, port: &Port) -> FrontendKey {
 }
 
 fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
-    let endpoints: Vec<&Endpoint> = service.endpoints_for(frontend).collect();
-    let (policy, rows) = match service.policy {
-        Policy::Random => (policy::RANDOM, (0..).take(endpoints.len()).map(Row::full).collect()),
-        Policy::Weighted => {
-            let weights: Vec<u16> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
-            (policy::WEIGHTED, alias::rows(&weights))
-        }
-    };
-    let slot = |(endpoint, row): (&&Endpoint, &Row)| EndpointSlot {
+    let chosen: Vec<Chosen<'_>> = service
+        .endpoints_for(frontend)
+        .map(|endpoint| Chosen { endpoint, share: u64::from(endpoint.weight) })
+        .collect();
+    let Spread { policy, rows, lookup, settings } = spread(service, &chosen);
+    let slot = |(Chosen { endpoint, .. }, row): (&Chosen<'_>, &Row)| EndpointSlot {
         address: kernel_address(endpoint.address),
         port_be: endpoint.port.unwrap_or(port.target_port).get().to_be(),
         weight: endpoint.weight,
@@ -128,7 +124,9 @@ fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
     Table {
         policy,
         no_endpoint_errno: errno(service.no_endpoint),
-        endpoints: endpoints.iter().zip(&rows).map(slot).collect(),
+        endpoints: chosen.iter().zip(&rows).map(slot).collect(),
+        lookup,
+        settings,
         ..Table::default()
     }
 }
@@ -173,6 +171,7 @@ fn padded<const BYTES: usize>(name: &str) -> [u8; BYTES] {
 #[cfg(test)]
 mod tests {
     use holdfast_config::{Sources, parse};
+    use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, client, policy};
 
     use super::*;
     use crate::serve::tables::desired::Label;
@@ -243,6 +242,26 @@ mod tests {
         assert_eq!(table.policy, policy::WEIGHTED);
         assert_eq!(ports(&desired.services[0]), [12, 13]);
         assert_eq!((table.endpoints[0].threshold, table.endpoints[0].alias), (1 << 31, 1));
+    }
+
+    #[test]
+    fn maglev_brings_its_lookup_table_and_whom_it_hashes() {
+        let text = "services: [{ name: a, addresses: [127.96.0.1, 'fd96::1'],
+               ports: [{ name: p, port: 1 }, { name: q, port: 2 }],
+               load_balancing: { policy: maglev, hash_by: source_address },
+               endpoints: [{ address: 127.0.0.1 }, { address: 127.0.0.2, weight: 3 },
+                           { address: '::1' }, { address: 127.0.0.3, weight: 0 }] }]";
+        let desired = desired(text);
+        let [ipv4, ipv6, other_port, _] = &desired.services[..] else { panic!("{desired:?}") };
+        assert_eq!((ipv4.table.policy, ipv4.table.features), (policy::MAGLEV, 0));
+        assert_eq!(ipv4.table.settings.expect("settings").hash_by, client::SOURCE);
+        // Four endpoints are listed, so there is room for ten: 1,021 entries.
+        let count = |index| ipv4.table.lookup.iter().filter(|it| **it == index).count();
+        assert_eq!((ipv4.table.lookup.len(), count(0), count(1)), (1021, 255, 766));
+        assert_eq!(ipv4.table.slots(), 1 + 2 + 2 + 1021_u32.div_ceil(LOOKUP_PER_SLOT));
+        assert_eq!(ipv6.table.lookup, [0; 1021]);
+        // A client has the same endpoint on every port.
+        assert_eq!(ipv4.table.lookup, other_port.table.lookup);
     }
 
     #[test]

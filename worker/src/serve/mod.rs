@@ -31,6 +31,7 @@ pub mod conversation;
 pub mod grace;
 pub mod http;
 pub mod log;
+pub mod maglev;
 pub mod memory;
 pub mod offer;
 pub mod privilege;
@@ -41,6 +42,7 @@ pub mod sandbox;
 pub mod session;
 pub mod snapshot;
 pub mod source;
+pub mod spread;
 pub mod tables;
 pub mod telemetry;
 

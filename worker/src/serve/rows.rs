@@ -215,6 +215,8 @@ const fn policy_name(number: u8) -> &'static str {
     match number {
         policy::RANDOM => "random",
         policy::WEIGHTED => "weighted",
+        policy::ROUND_ROBIN => "round_robin",
+        policy::MAGLEV => "maglev",
         _ => "unknown",
     }
 }

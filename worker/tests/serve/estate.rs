@@ -84,6 +84,7 @@ impl Estate {
             (map::COUNTERS, shape(PER_CPU_ARRAY, size_of::<ServiceCounters>(), services, 0)),
             // Socket storage needs type information, which the worker has no use for.
             (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
+            (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),
         ];
         let descriptors: Vec<OwnedFd> =
             shapes.iter().map(|(name, shape)| create(name, *shape)).collect();

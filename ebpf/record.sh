@@ -13,7 +13,7 @@ readonly record=$ebpf_dir/holdfast.bpf.toml
 list_sources() (
     cd "$project_dir"
     {
-        find ebpf/src -type f -name '*.rs'
+        find ebpf/src protocol/src/kernel -type f -name '*.rs'
         printf '%s\n' \
             ebpf/Cargo.toml ebpf/Cargo.lock ebpf/build.sh ebpf/record.sh ebpf/toolchain.sh \
             protocol/src/kernel.rs protocol/src/lib.rs

@@ -61,7 +61,7 @@ pub enum Protocol {
     /// TCP.
     #[default]
     Tcp,
-    /// UDP, on connected sockets.
+    /// UDP.
     Udp,
 }
 

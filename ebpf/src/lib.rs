@@ -6,6 +6,8 @@
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
+//! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
+//!   them.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
@@ -18,6 +20,7 @@
 
 pub mod choose;
 pub mod decide;
+pub mod flow;
 pub mod socket;
 pub mod words;
 

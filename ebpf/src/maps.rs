@@ -10,10 +10,13 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::decide::Tables;
+use holdfast_ebpf::socket::Peer;
 use holdfast_ebpf::words::{FrontendWords, Slot};
 use holdfast_protocol::kernel::{
     Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
 };
+
+use crate::search;
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
@@ -80,6 +83,11 @@ impl Tables for Maps {
     fn random(&self) -> u32 {
         // SAFETY: the helper takes nothing and may be called by any program.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn search(&self, first: u32, rows: u32, endpoint: &Peer) -> u32 {
+        search::search(first, rows, endpoint)
     }
 }
 

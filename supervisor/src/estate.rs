@@ -283,6 +283,10 @@ pub(crate) fn hook_name(attach_type: u32) -> String {
     match attach_type {
         10 => "cgroup_inet4_connect".to_owned(),
         11 => "cgroup_inet6_connect".to_owned(),
+        14 => "cgroup_udp4_sendmsg".to_owned(),
+        15 => "cgroup_udp6_sendmsg".to_owned(),
+        19 => "cgroup_udp4_recvmsg".to_owned(),
+        20 => "cgroup_udp6_recvmsg".to_owned(),
         29 => "cgroup_inet4_getpeername".to_owned(),
         30 => "cgroup_inet6_getpeername".to_owned(),
         other => format!("attach type {other}"),

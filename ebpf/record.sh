@@ -13,7 +13,7 @@ readonly record=$ebpf_dir/holdfast.bpf.toml
 list_sources() (
     cd "$project_dir"
     {
-        find ebpf/src protocol/src/kernel.rs protocol/src/kernel -type f -name '*.rs' 2>/dev/null || true
+        find ebpf/src protocol/src/kernel.rs protocol/src/kernel -type f -name '*.rs'
         printf '%s\n' \
             ebpf/Cargo.toml ebpf/Cargo.lock ebpf/build.sh ebpf/record.sh ebpf/toolchain.sh \
             protocol/src/lib.rs

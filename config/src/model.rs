@@ -65,7 +65,7 @@ pub enum Protocol {
     /// TCP.
     #[default]
     Tcp,
-    /// UDP, on connected sockets.
+    /// UDP.
     Udp,
 }
 

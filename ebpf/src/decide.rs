@@ -22,6 +22,7 @@ use holdfast_protocol::kernel::{
 
 use crate::choose;
 use crate::client::{self, Clients};
+use crate::flow::{self, Former};
 use crate::socket::{Peer, Reach};
 use crate::words;
 
@@ -36,13 +37,22 @@ pub const EHOSTUNREACH: u16 = 113;
 /// The kernel takes a return value for an error down to `-MAX_ERRNO` (`include/linux/err.h`).
 const MAX_ERRNO: u16 = 4095;
 
-/// The maps, as a program reads them. Each method is one read, and its answer may be out of date
-/// when it arrives; no word is ever torn.
-pub trait Tables: Clients {
+/// The slots of `TABLES`, as a program reads them. Each method is one read, and its answer may be
+/// out of date when it arrives; no word is ever torn.
+pub trait Slots {
+    /// A slot. It may be rewritten while it is held.
+    type Slot: Copy;
+
+    /// The slot at `index`; `None` if there is no such slot.
+    fn slot(&self, index: u32) -> Option<Self::Slot>;
+    /// A word of a slot: one of the `HEADER`, `SETTINGS` and `ENDPOINT` constants of [`words`].
+    fn slot_word(&self, slot: Self::Slot, word: usize) -> u64;
+}
+
+/// The maps, likewise.
+pub trait Tables: Slots + Clients {
     /// An element of `FRONTENDS`. The kernel may give it to another key while it is held.
     type Element: Copy;
-    /// A slot of `TABLES`. It may be rewritten while it is held.
-    type Slot: Copy;
 
     /// The element that belongs to `key` now.
     fn element(&self, key: &FrontendKey) -> Option<Self::Element>;
@@ -50,14 +60,13 @@ pub trait Tables: Clients {
     fn element_word(&self, element: Self::Element, word: usize) -> u64;
     /// The head of `service`; `None` if there is no such number.
     fn head(&self, service: u32) -> Option<HeadWord>;
-    /// The slot at `index`; `None` if there is no such slot.
-    fn slot(&self, index: u32) -> Option<Self::Slot>;
-    /// A word of a slot: one of the `HEADER` and `ENDPOINT` constants of [`words`].
-    fn slot_word(&self, slot: Self::Slot, word: usize) -> u64;
     /// 32 random bits.
     fn random(&self) -> u32;
     /// How many turns `service` has taken before this one, on all CPUs.
     fn turn(&self, service: u32) -> u64;
+    /// The first of `rows` rows from slot `first` on that [holds](flow::holds) `endpoint`, or
+    /// [`NO_ROW`]. As many reads as it takes.
+    fn search(&self, first: u32, rows: u32, endpoint: &Peer) -> u32;
 }
 
 /// What becomes of a connection.
@@ -87,6 +96,10 @@ pub struct Decision {
     pub endpoint: Peer,
     /// Of a connection that is sent: the generation of the table the endpoint was chosen from.
     pub generation: u32,
+    /// Of a connection that is sent: the endpoint's row of that table.
+    pub row: u32,
+    /// Of a connection that is sent: whether that is where it went before.
+    pub is_kept: bool,
     /// Of a connection that fails: what with.
     pub errno: u16,
     /// The service it is counted for, or [`NO_SERVICE`].
@@ -101,28 +114,82 @@ impl Decision {
         verdict: Verdict::Unsettled,
         endpoint: Peer { address: [0; 4], port_be: 0 },
         generation: 0,
+        row: NO_ROW,
+        is_kept: false,
         errno: EAGAIN,
         service: NO_SERVICE,
         retries: 0,
     };
+
+    /// Whether it goes to an endpoint that was chosen just now.
+    #[inline(always)]
+    fn is_drawn(&self) -> bool {
+        self.verdict == Verdict::Sent && !self.is_kept
+    }
 }
 
 /// No service has this number: an array of the kernel has at most `u32::MAX` elements.
 pub const NO_SERVICE: u32 = u32::MAX;
 
+/// No row has this number: a table has fewer.
+pub const NO_ROW: u32 = u32::MAX;
+
 /// Decides what becomes of a connection to `key` by a socket that can name the addresses in `reach`.
 #[inline(always)]
 pub fn decide<T: Tables>(tables: &T, key: &FrontendKey, reach: Reach) -> Decision {
+    decide_again(tables, key, reach, &NoPast)
+}
+
+/// The same for what may have been decided before: it keeps its endpoint while that is in the
+/// service's table. If a new one is taken by somebody else, it is drawn again while there are looks
+/// left.
+#[inline(always)]
+pub fn decide_again<T: Tables>(
+    tables: &T,
+    key: &FrontendKey,
+    reach: Reach,
+    past: &impl Past,
+) -> Decision {
     let mut decision = Decision::UNSETTLED;
+    let mut drawn = Decision::UNSETTLED;
     let mut idle = IdleFrontend::NONE;
     for _ in 0..limit::LOOKS {
-        match look(tables, key, reach, &mut decision, &mut idle) {
+        match look(tables, key, reach, past, &mut decision, &mut idle) {
+            Look::Settled if decision.is_drawn() && past.is_taken(&decision.endpoint) => {
+                drawn = decision;
+            }
             Look::Settled => return decision,
             Look::Idle => {}
             Look::Replaced => decision.retries += 1,
         }
     }
+    if drawn.is_drawn() {
+        return Decision { retries: decision.retries, ..drawn };
+    }
     Decision { verdict: Verdict::Unsettled, errno: EAGAIN, ..decision }
+}
+
+/// What was decided before.
+pub trait Past {
+    /// Where it went. Asked for only if it is governed.
+    fn former(&self) -> Former;
+    /// Whether somebody else goes to `endpoint`, who should have it alone.
+    fn is_taken(&self, endpoint: &Peer) -> bool;
+}
+
+/// Nothing was decided before.
+struct NoPast;
+
+impl Past for NoPast {
+    #[inline(always)]
+    fn former(&self) -> Former {
+        Former::NONE
+    }
+
+    #[inline(always)]
+    fn is_taken(&self, _endpoint: &Peer) -> bool {
+        false
+    }
 }
 
 /// What one look came to.
@@ -154,6 +221,7 @@ fn look<T: Tables>(
     tables: &T,
     key: &FrontendKey,
     reach: Reach,
+    past: &impl Past,
     decision: &mut Decision,
     idle: &mut IdleFrontend,
 ) -> Look {
@@ -181,13 +249,19 @@ fn look<T: Tables>(
     }
     decision.service = frontend.service;
     decision.generation = head.generation();
-    consult(tables, head, reach, decision)
+    consult(tables, head, reach, past, decision)
 }
 
 /// Takes the decision from the table of `head`, unless it is not, or no longer, the table of the
 /// service and generation that were decided for, or leads to a slot that is not in it.
 #[inline(always)]
-fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut Decision) -> Look {
+fn consult<T: Tables>(
+    tables: &T,
+    head: HeadWord,
+    reach: Reach,
+    past: &impl Past,
+    decision: &mut Decision,
+) -> Look {
     let identity = TableHeader::identity(decision.service, decision.generation);
     let Some(header) = tables.slot(head.slot()) else {
         return Look::Replaced;
@@ -207,10 +281,22 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
         let (settings, lookup) = (words::low(extent), words::high(extent));
         let (service, header) = (decision.service, head.slot());
         let table = Table { service, header, settings, shape, lookup };
-        let Some(slot) = choose(tables, table) else {
+        let Some(first) = table.first() else {
             return Look::Replaced;
         };
-        decision.endpoint = endpoint(tables, slot);
+        let former = past.former();
+        let row = flow::standing(tables, first, shape.endpoints, &former);
+        decision.is_kept = row != NO_ROW;
+        if decision.is_kept {
+            decision.row = row;
+            decision.endpoint = former.endpoint;
+        } else {
+            let Some((row, slot)) = choose(tables, table) else {
+                return Look::Replaced;
+            };
+            decision.row = row;
+            decision.endpoint = endpoint(tables, slot);
+        }
         if reach.covers(&decision.endpoint.address) {
             decision.verdict = Verdict::Sent;
         } else {
@@ -257,10 +343,10 @@ impl Table {
     }
 }
 
-/// The slot of one of the endpoints of `table`. `None` if the way there leads out of the table: what
-/// was read belongs to a table being replaced.
+/// The row and the slot of one of the endpoints of `table`. `None` if the way there leads out of the
+/// table: what was read belongs to a table being replaced.
 #[inline(always)]
-fn choose<T: Tables>(tables: &T, table: Table) -> Option<T::Slot> {
+fn choose<T: Tables>(tables: &T, table: Table) -> Option<(u32, T::Slot)> {
     let shape = table.shape;
     let first = table.first()?;
     let row = match shape.policy {
@@ -270,7 +356,7 @@ fn choose<T: Tables>(tables: &T, table: Table) -> Option<T::Slot> {
     };
     let slot = tables.slot(first.checked_add(row)?)?;
     if shape.policy != policy::WEIGHTED {
-        return Some(slot);
+        return Some((row, slot));
     }
     let threshold = words::high(tables.slot_word(slot, words::ENDPOINT_PORT));
     let alias = words::low(tables.slot_word(slot, words::ENDPOINT_ALIAS));
@@ -278,8 +364,8 @@ fn choose<T: Tables>(tables: &T, table: Table) -> Option<T::Slot> {
         return None;
     }
     match choose::alias(row, threshold, alias, tables.random()) {
-        chosen if chosen == row => Some(slot),
-        chosen => tables.slot(first.checked_add(chosen)?),
+        chosen if chosen == row => Some((row, slot)),
+        chosen => Some((chosen, tables.slot(first.checked_add(chosen)?)?)),
     }
 }
 
@@ -303,7 +389,7 @@ fn look_up<T: Tables>(tables: &T, table: &Table) -> Option<u32> {
 }
 
 #[inline(always)]
-fn endpoint<T: Tables>(tables: &T, slot: T::Slot) -> Peer {
+pub(crate) fn endpoint<T: Slots>(tables: &T, slot: T::Slot) -> Peer {
     let address = words::address(
         tables.slot_word(slot, words::ENDPOINT_ADDRESS_HIGH),
         tables.slot_word(slot, words::ENDPOINT_ADDRESS_LOW),
@@ -324,4 +410,4 @@ const fn refusal(configured: u16) -> u16 {
 
 #[cfg(test)]
 #[path = "decide_tests.rs"]
-mod tests;
+pub(crate) mod tests;

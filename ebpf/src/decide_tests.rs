@@ -10,10 +10,10 @@ use holdfast_protocol::kernel::{Address, Frontend, PROTOCOL_TCP, mapped};
 use super::*;
 use crate::words::{FrontendWords, Slot};
 
-const SERVICE: u32 = 1;
-const OTHER: u32 = 2;
-const KEY: FrontendKey = key(10);
-const OTHER_KEY: FrontendKey = key(11);
+pub(crate) const SERVICE: u32 = 1;
+pub(crate) const OTHER: u32 = 2;
+pub(crate) const KEY: FrontendKey = key(10);
+pub(crate) const OTHER_KEY: FrontendKey = key(11);
 
 const fn key(host: u8) -> FrontendKey {
     let address = mapped(u32::from_le_bytes([127, 96, 0, host]));
@@ -21,29 +21,29 @@ const fn key(host: u8) -> FrontendKey {
 }
 
 /// The maps' contents.
-struct Memory {
-    elements: HashMap<FrontendKey, usize>,
-    pool: Vec<FrontendWords>,
-    heads: Vec<HeadWord>,
-    slots: Vec<Slot>,
+pub(crate) struct Memory {
+    pub(crate) elements: HashMap<FrontendKey, usize>,
+    pub(crate) pool: Vec<FrontendWords>,
+    pub(crate) heads: Vec<HeadWord>,
+    pub(crate) slots: Vec<Slot>,
 }
 
-type Step = fn(&mut Memory);
+pub(crate) type Step = fn(&mut Memory);
 
 /// Maps that a writer changes: step `i` of `script` happens just before read number `at[i]`.
-struct Race<'a> {
-    memory: RefCell<Memory>,
+pub(crate) struct Race<'a> {
+    pub(crate) memory: RefCell<Memory>,
     script: &'a [Step],
     at: &'a [usize],
     next: Cell<usize>,
-    reads: Cell<usize>,
-    random: RefCell<Vec<u32>>,
+    pub(crate) reads: Cell<usize>,
+    pub(crate) random: RefCell<Vec<u32>>,
     turns: Cell<u64>,
     client: Cell<u64>,
 }
 
 impl<'a> Race<'a> {
-    fn new(script: &'a [Step], at: &'a [usize]) -> Self {
+    pub(crate) fn new(script: &'a [Step], at: &'a [usize]) -> Self {
         Self {
             memory: RefCell::new(Memory::new()),
             script,
@@ -77,9 +77,19 @@ impl Clients for Race<'_> {
     }
 }
 
+impl Slots for Race<'_> {
+    type Slot = u32;
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        (index < u32::try_from(self.memory.borrow().slots.len()).unwrap()).then_some(index)
+    }
+    fn slot_word(&self, slot: u32, word: usize) -> u64 {
+        self.read(|memory| memory.slots[slot as usize][word])
+    }
+}
+
 impl Tables for Race<'_> {
     type Element = usize;
-    type Slot = u32;
 
     fn element(&self, key: &FrontendKey) -> Option<usize> {
         self.read(|memory| memory.elements.get(key).copied())
@@ -90,18 +100,15 @@ impl Tables for Race<'_> {
     fn head(&self, service: u32) -> Option<HeadWord> {
         self.read(|memory| memory.heads.get(service as usize).copied())
     }
-    fn slot(&self, index: u32) -> Option<u32> {
-        (index < u32::try_from(self.memory.borrow().slots.len()).unwrap()).then_some(index)
-    }
-    fn slot_word(&self, slot: u32, word: usize) -> u64 {
-        self.read(|memory| memory.slots[slot as usize][word])
-    }
     fn random(&self) -> u32 {
         self.random.borrow_mut().pop().unwrap_or(0)
     }
     fn turn(&self, service: u32) -> u64 {
         assert_eq!(service, SERVICE);
         self.turns.replace(self.turns.get() + 1)
+    }
+    fn search(&self, first: u32, rows: u32, endpoint: &Peer) -> u32 {
+        (0..rows).find(|row| flow::holds(self, first + row, endpoint)).unwrap_or(NO_ROW)
     }
 }
 
@@ -120,7 +127,14 @@ impl Memory {
         memory
     }
 
-    fn table(&mut self, slot: usize, service: u32, generation: u32, policy: u8, hosts: &[u8]) {
+    pub(crate) fn table(
+        &mut self,
+        slot: usize,
+        service: u32,
+        generation: u32,
+        policy: u8,
+        hosts: &[u8],
+    ) {
         self.slots[slot] = header(service, generation, hosts.len(), ECONNREFUSED, policy);
         for (row, host) in hosts.iter().enumerate() {
             self.slots[slot + 1 + row] = endpoint_slot(*host, u32::MAX, row);
@@ -156,24 +170,24 @@ fn word(low: u32, high: u32) -> u64 {
     (u64::from(high) << 32) | u64::from(low)
 }
 
-fn frontend(key: &FrontendKey, service: u32, from: u32, until: u32) -> FrontendWords {
+pub(crate) fn frontend(key: &FrontendKey, service: u32, from: u32, until: u32) -> FrontendWords {
     [word(service, key.tag()), word(from, until)]
 }
 
-fn header(service: u32, generation: u32, rows: usize, errno: u16, policy: u8) -> Slot {
+pub(crate) fn header(service: u32, generation: u32, rows: usize, errno: u16, policy: u8) -> Slot {
     let rest = u32::from(errno) | (u32::from(policy) << 16);
     let rows = u32::try_from(rows).unwrap();
     [TableHeader::identity(service, generation), word(rows, rest), 0, 0]
 }
 
-fn peer(host: u8) -> Peer {
+pub(crate) fn peer(host: u8) -> Peer {
     Peer {
         address: mapped(u32::from_le_bytes([127, 0, 0, host])),
         port_be: (8000 + u16::from(host)).to_be(),
     }
 }
 
-fn endpoint_slot(host: u8, threshold: u32, alias: usize) -> Slot {
+pub(crate) fn endpoint_slot(host: u8, threshold: u32, alias: usize) -> Slot {
     let Peer { address, port_be } = peer(host);
     [
         word(address[0], address[1]),

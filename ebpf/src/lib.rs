@@ -7,6 +7,8 @@
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`client`]: who a client is, for what depends on that.
+//! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
+//!   them.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
@@ -20,6 +22,7 @@
 pub mod choose;
 pub mod client;
 pub mod decide;
+pub mod flow;
 pub mod socket;
 pub mod words;
 

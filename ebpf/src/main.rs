@@ -1,20 +1,29 @@
 //! Holdfast's kernel programs: `connect(2)` to a service address becomes `connect(2)` to one of its
-//! endpoints, and `getpeername(2)` tells the client the address it asked for.
+//! endpoints, and `getpeername(2)` tells the client the address it asked for; `sendto(2)` and
+//! `recvfrom(2)` of sockets that are not connected likewise.
 //!
-//! - [`maps`]: the maps, and the only code that reads and writes them.
+//! - [`maps`], [`flows`], [`search`]: the maps, and the only code that reads and writes them.
 //! - [`sock_addr`]: the socket and the address of the system call.
+//! - [`programs`], [`datagrams`]: the programs, of connections and of datagrams.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
-//! They run once for each system call and never for a packet.
+//! They run once for each system call, and for no packet that a program does not send or receive with
+//! an address of its own.
 //!
 //! **Architecture Invariant:** a connection that cannot be decided is refused with an errno, never
 //! let through; and nothing here knows how large a map is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod datagrams;
+#[cfg(target_arch = "bpf")]
+mod flows;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod search;
 #[cfg(target_arch = "bpf")]
 mod sock_addr;
 

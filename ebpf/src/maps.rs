@@ -10,12 +10,14 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::client::Clients;
-use holdfast_ebpf::decide::Tables;
+use holdfast_ebpf::decide::{Slots, Tables};
+use holdfast_ebpf::socket::Peer;
 use holdfast_ebpf::words::{FrontendWords, Slot};
 use holdfast_protocol::kernel::{
     Address, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
 };
 
+use crate::search;
 use crate::sock_addr::SockAddr;
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
@@ -41,6 +43,25 @@ static CURSORS: Array<u64, SERVICE_COUNT> = Array::new();
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 
+/// The maps that are the same for every socket.
+pub struct Arrays;
+
+impl Slots for Arrays {
+    type Slot = *const Slot;
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Self::Slot> {
+        TABLES.get_ptr(index)
+    }
+
+    #[inline(always)]
+    fn slot_word(&self, slot: Self::Slot, word: usize) -> u64 {
+        // SAFETY: `slot` comes from a lookup in an array, whose values stay mapped; callers pass
+        // one of its four words. A writer stores meanwhile, hence one volatile load of 8 bytes.
+        unsafe { (&raw const (*slot)[word]).read_volatile() }
+    }
+}
+
 /// The maps that lead from a frontend to an endpoint, read for this socket.
 pub struct Maps<'a>(pub &'a SockAddr<'a>);
 
@@ -61,9 +82,22 @@ impl Clients for Maps<'_> {
     }
 }
 
+impl Slots for Maps<'_> {
+    type Slot = *const Slot;
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Self::Slot> {
+        Arrays.slot(index)
+    }
+
+    #[inline(always)]
+    fn slot_word(&self, slot: Self::Slot, word: usize) -> u64 {
+        Arrays.slot_word(slot, word)
+    }
+}
+
 impl Tables for Maps<'_> {
     type Element = *const FrontendWords;
-    type Slot = *const Slot;
 
     #[inline(always)]
     fn element(&self, key: &FrontendKey) -> Option<Self::Element> {
@@ -87,18 +121,6 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<Self::Slot> {
-        TABLES.get_ptr(index)
-    }
-
-    #[inline(always)]
-    fn slot_word(&self, slot: Self::Slot, word: usize) -> u64 {
-        // SAFETY: `slot` comes from a lookup in an array, whose values stay mapped; callers pass
-        // one of its four words. A writer stores meanwhile, hence one volatile load of 8 bytes.
-        unsafe { (&raw const (*slot)[word]).read_volatile() }
-    }
-
-    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: the helper takes nothing and may be called by any program.
         unsafe { bpf_get_prandom_u32() }
@@ -110,6 +132,11 @@ impl Tables for Maps<'_> {
         let Some(cursor) = CURSORS.get_ptr_mut(service) else { return 0 };
         // SAFETY: `cursor` was looked up in this run, and points to a value of its own.
         unsafe { fetch_add(cursor, 1) }
+    }
+
+    #[inline(always)]
+    fn search(&self, first: u32, rows: u32, endpoint: &Peer) -> u32 {
+        search::search(first, rows, endpoint)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::maps::{self, Maps};
 use crate::sock_addr::SockAddr;
 
 /// The system call goes on, with the address as the program leaves it.
-const PROCEED: i32 = 1;
+pub const PROCEED: i32 = 1;
 /// The system call fails with the errno that was set.
 const REFUSE: i32 = 0;
 
@@ -55,7 +55,7 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     let Peer { address, port_be } = socket.peer();
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
     let decision = decide(&Maps(socket), &key, socket.reach());
-    count(&decision);
+    tally(&decision, 1);
     match decision.verdict {
         Verdict::Untouched => {
             // A socket may connect again; what was remembered is of its former peer.
@@ -80,8 +80,9 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     }
 }
 
+/// Makes the system call fail.
 #[inline(always)]
-fn refuse(errno: u16) -> i32 {
+pub fn refuse(errno: u16) -> i32 {
     // SAFETY: the helper takes any number; `decide` answers with numbers that are errors.
     unsafe { bpf_set_retval(-i32::from(errno)) };
     REFUSE
@@ -97,8 +98,9 @@ fn getpeername(socket: &SockAddr<'_>) -> i32 {
     PROCEED
 }
 
+/// Counts a decision: `connections` of what is sent, and one of what fails.
 #[inline(always)]
-fn count(decision: &Decision) {
+pub fn tally(decision: &Decision, connections: u64) {
     let Some(counters) = maps::counters(decision.service) else {
         // No service was found, so there is none to count for.
         return;
@@ -107,7 +109,7 @@ fn count(decision: &Decision) {
     unsafe {
         match decision.verdict {
             Verdict::Untouched => {}
-            Verdict::Sent => maps::add(&raw mut (*counters).connections, 1),
+            Verdict::Sent => maps::add(&raw mut (*counters).connections, connections),
             Verdict::Refused => maps::add(&raw mut (*counters).refused, 1),
             Verdict::Unsettled => maps::add(&raw mut (*counters).unsettled, 1),
         }

@@ -1,7 +1,7 @@
 //! The sockets the programs run for: what they name, and what is remembered of them.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_netns_cookie};
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::programs::SockAddrContext;
 use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::socket::{self, Peer, Reach};
@@ -36,7 +36,7 @@ impl Clients for SockAddr<'_> {
             let socket = (*self.raw()).__bindgen_anon_1.sk;
             match self.reach {
                 Reach::Ipv4 => mapped((&raw const (*socket).src_ip4).read_volatile()),
-                Reach::Any => [
+                Reach::Any | Reach::Native => [
                     (&raw const (*socket).src_ip6[0]).read_volatile(),
                     (&raw const (*socket).src_ip6[1]).read_volatile(),
                     (&raw const (*socket).src_ip6[2]).read_volatile(),
@@ -58,6 +58,12 @@ impl<'a> SockAddr<'a> {
     #[inline(always)]
     pub const fn ipv6(context: &'a SockAddrContext) -> Self {
         Self { context, reach: Reach::Any }
+    }
+
+    /// The context of a program for datagrams to IPv6 addresses that are not IPv4-mapped.
+    #[inline(always)]
+    pub const fn ipv6_datagram(context: &'a SockAddrContext) -> Self {
+        Self { context, reach: Reach::Native }
     }
 
     /// Which addresses the system call can name.
@@ -98,7 +104,7 @@ impl<'a> SockAddr<'a> {
         unsafe {
             match self.reach {
                 Reach::Ipv4 => mapped((&raw const (*raw).user_ip4).read_volatile()),
-                Reach::Any => [
+                Reach::Any | Reach::Native => [
                     (&raw const (*raw).user_ip6[0]).read_volatile(),
                     (&raw const (*raw).user_ip6[1]).read_volatile(),
                     (&raw const (*raw).user_ip6[2]).read_volatile(),
@@ -117,7 +123,7 @@ impl<'a> SockAddr<'a> {
         unsafe {
             match self.reach {
                 Reach::Ipv4 => (&raw mut (*raw).user_ip4).write_volatile(address[3]),
-                Reach::Any => {
+                Reach::Any | Reach::Native => {
                     (&raw mut (*raw).user_ip6[0]).write_volatile(address[0]);
                     (&raw mut (*raw).user_ip6[1]).write_volatile(address[1]);
                     (&raw mut (*raw).user_ip6[2]).write_volatile(address[2]);
@@ -126,6 +132,42 @@ impl<'a> SockAddr<'a> {
             }
             (&raw mut (*raw).user_port).write_volatile(u32::from(peer.port_be));
         }
+    }
+
+    /// The address the socket itself is connected to; `None` if it is not connected.
+    #[inline(always)]
+    pub fn connected(&self) -> Option<Peer> {
+        /// `TCP_ESTABLISHED` (`include/net/tcp_states.h`): a datagram socket that is connected.
+        const CONNECTED: u32 = 1;
+        /// `AF_INET` (`include/linux/socket.h`).
+        const IPV4: u32 = 2;
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` with a valid socket, whose fields are
+        // read as wide as they are.
+        unsafe {
+            let socket = (*self.raw()).__bindgen_anon_1.sk;
+            if (&raw const (*socket).state).read_volatile() != CONNECTED {
+                return None;
+            }
+            let port_be = (&raw const (*socket).dst_port).read_volatile();
+            if (&raw const (*socket).family).read_volatile() == IPV4 {
+                let address = mapped((&raw const (*socket).dst_ip4).read_volatile());
+                return Some(Peer { address, port_be });
+            }
+            let address = [
+                (&raw const (*socket).dst_ip6[0]).read_volatile(),
+                (&raw const (*socket).dst_ip6[1]).read_volatile(),
+                (&raw const (*socket).dst_ip6[2]).read_volatile(),
+                (&raw const (*socket).dst_ip6[3]).read_volatile(),
+            ];
+            Some(Peer { address, port_be })
+        }
+    }
+
+    /// The kernel's number for the socket, which no other ever gets.
+    #[inline(always)]
+    pub fn cookie(&self) -> u64 {
+        // SAFETY: the helper takes the program's context and may be called by any of these programs.
+        unsafe { bpf_get_socket_cookie(self.raw().cast()) }
     }
 
     /// What is remembered of the socket.

@@ -24,6 +24,9 @@ pub enum Reach {
     /// An IPv6 socket: all of them. One with `IPV6_V6ONLY` cannot go to an IPv4-mapped address; the
     /// kernel itself refuses that with `ENETUNREACH`.
     Any,
+    /// A datagram to an IPv6 address that is not IPv4-mapped: those that are not either. The kernel
+    /// has decided by then that it travels as IPv6 (`net/ipv6/udp.c`, `udpv6_sendmsg`).
+    Native,
 }
 
 impl Reach {
@@ -34,6 +37,7 @@ impl Reach {
         match self {
             Self::Ipv4 => is_mapped(address),
             Self::Any => true,
+            Self::Native => !is_mapped(address),
         }
     }
 }
@@ -121,5 +125,6 @@ mod tests {
         assert_eq!(asked_for(&state(original), ENDPOINT, Reach::Any), Some(original));
         assert_eq!(asked_for(&state(original), ENDPOINT, Reach::Ipv4), None);
         assert!(!Reach::Ipv4.covers(&NATIVE) && Reach::Any.covers(&NATIVE));
+        assert!(Reach::Native.covers(&NATIVE) && !Reach::Native.covers(&FRONTEND.address));
     }
 }

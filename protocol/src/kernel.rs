@@ -16,6 +16,10 @@
 //! [`HeadWord`] publishes it, together with every [`Frontend`] that begins or ends to be in force at
 //! its generation: a writer that dies at any instruction leaves the service wholly old or wholly new.
 
+mod flow;
+
+pub use flow::{Flow, FlowKey, Reply};
+
 /// IP protocol number of TCP (RFC 9293).
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).
@@ -38,9 +42,14 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// Array: service number to a 64-bit count of the endpoints it took in turn.
     pub const CURSORS: &str = "CURSORS";
+    /// Least-recently-used hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow).
+    pub const FLOWS: &str = "FLOWS";
+    /// Least-recently-used hash: [`FlowKey`](super::FlowKey) to [`Reply`](super::Reply).
+    pub const REPLIES: &str = "REPLIES";
 
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 7] = [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS];
+    pub const ALL: [&str; 9] =
+        [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS, FLOWS, REPLIES];
 }
 
 /// Names of the kernel programs, as they stand in the object file; each is also its link's name.
@@ -53,10 +62,19 @@ pub mod program {
     pub const GETPEERNAME4: &str = "hf_getpeername4";
     /// `getpeername(2)` of an IPv6 socket.
     pub const GETPEERNAME6: &str = "hf_getpeername6";
+    /// A datagram to an IPv4 address, IPv4-mapped ones of IPv6 sockets included.
+    pub const SENDMSG4: &str = "hf_sendmsg4";
+    /// A datagram to an IPv6 address that is not IPv4-mapped.
+    pub const SENDMSG6: &str = "hf_sendmsg6";
+    /// The source of a datagram that an IPv4 socket receives.
+    pub const RECVMSG4: &str = "hf_recvmsg4";
+    /// The source of a datagram that an IPv6 socket receives.
+    pub const RECVMSG6: &str = "hf_recvmsg6";
 
-    /// Every program of the estate, in the order they are attached. `getpeername` comes first, so
-    /// that no connection is translated before the client can be told the address it asked for.
-    pub const ALL: [&str; 4] = [GETPEERNAME4, GETPEERNAME6, CONNECT4, CONNECT6];
+    /// Every program of the estate, in the order they are attached. Those that tell a client the
+    /// address it asked for come first, so that nothing is translated one way only.
+    pub const ALL: [&str; 8] =
+        [GETPEERNAME4, GETPEERNAME6, RECVMSG4, RECVMSG6, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
 }
 
 /// An address in the form all maps use: 16 bytes in network order, IPv4 as IPv4-mapped IPv6
@@ -101,17 +119,21 @@ impl FrontendKey {
     /// compares this digest to tell that the value it reads belongs to the key it looked up.
     #[must_use]
     pub const fn tag(&self) -> u32 {
-        // Multiplicative mixing (Knuth's golden ratio): cheap in the kernel, and two keys that
-        // are in use in one node at one time almost never share it.
-        const RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
         let high = ((self.address[0] as u64) << 32) | self.address[1] as u64;
         let low = ((self.address[2] as u64) << 32) | self.address[3] as u64;
         let rest = ((self.port_be as u64) << 8) | self.protocol as u64;
-        let mut mixed = high.wrapping_mul(RATIO) ^ low;
-        mixed = (mixed ^ (mixed >> 32)).wrapping_mul(RATIO) ^ rest;
-        mixed = (mixed ^ (mixed >> 32)).wrapping_mul(RATIO);
-        (mixed >> 32) as u32
+        mix(high, low, rest)
     }
+}
+
+/// Multiplicative mixing (Knuth's golden ratio): cheap in the kernel, and two keys that are in use
+/// in one node at one time almost never share the result.
+const fn mix(first: u64, second: u64, third: u64) -> u32 {
+    const RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut mixed = first.wrapping_mul(RATIO) ^ second;
+    mixed = (mixed ^ (mixed >> 32)).wrapping_mul(RATIO) ^ third;
+    mixed = (mixed ^ (mixed >> 32)).wrapping_mul(RATIO);
+    (mixed >> 32) as u32
 }
 
 /// Where a [`FrontendKey`] leads: the value of `FRONTENDS`.
@@ -425,6 +447,11 @@ pub mod limit {
     pub const DEFAULT_SLOTS: u32 = 1_048_576;
     /// Frontends for each service number: room for several addresses each.
     pub const FRONTENDS_PER_SERVICE: u32 = 2;
+    /// Flows of unconnected datagram sockets that are remembered: room for the busiest resolvers and
+    /// games of a node, at 216 bytes a flow in the two maps together (16 MiB with their buckets).
+    pub const DEFAULT_FLOWS: u32 = 65_536;
+    /// Rows of a table that are searched for a flow's endpoint: the most endpoints a service has.
+    pub const SEARCHED_ROWS: u32 = 65_536;
     /// How often a program looks again before it refuses. A writer publishes a service far less
     /// often than a program can look, so the second look practically always settles it.
     pub const LOOKS: u32 = 4;

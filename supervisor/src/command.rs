@@ -119,6 +119,9 @@ pub struct Run {
     /// Room for this many endpoint slots (one per endpoint and one per table)
     #[arg(long, value_name = "N", default_value_t = limit::DEFAULT_SLOTS)]
     pub max_slots: u32,
+    /// Room for this many flows of unconnected UDP sockets; the one used least recently makes way
+    #[arg(long, value_name = "N", default_value_t = limit::DEFAULT_FLOWS)]
+    pub max_flows: u32,
     /// What a predecessor in this process left is described in this descriptor
     #[arg(long, hide = true, value_name = "FD")]
     pub resume_from: Option<RawFd>,

@@ -15,7 +15,7 @@ use crate::estate::{Estate, EstateError};
 use crate::oom;
 use crate::process::{self, Child, Ending};
 
-/// How long the loader may take in all. It loads four programs and allocates the maps, whose
+/// How long the loader may take in all. It loads eight programs and allocates the maps, whose
 /// memory the kernel clears: tens of milliseconds; a machine that swaps needs seconds.
 pub const LOADING: Duration = Duration::from_secs(30);
 
@@ -39,8 +39,19 @@ pub struct Plan {
     pub cgroup: PathBuf,
     /// Where the pins are.
     pub bpffs: PathBuf,
-    /// Room for services and endpoint slots; `None` leaves it to the loader.
-    pub limits: Option<(u32, u32)>,
+    /// How much room there is; `None` leaves it to the loader.
+    pub limits: Option<Limits>,
+}
+
+/// How much room there is in the maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Service numbers.
+    pub services: u32,
+    /// Endpoint slots.
+    pub slots: u32,
+    /// Flows of unconnected UDP sockets.
+    pub flows: u32,
 }
 
 /// Why the loader did not do what it should.
@@ -262,9 +273,10 @@ fn command(plan: &Plan, verb: &str) -> Command {
     let mut command = Command::new(&plan.worker);
     command.arg(verb).arg("--instance").arg(&plan.instance);
     command.arg("--cgroup").arg(&plan.cgroup).arg("--bpffs").arg(&plan.bpffs);
-    if let Some((services, slots)) = plan.limits {
+    if let Some(Limits { services, slots, flows }) = plan.limits {
         command.arg("--max-services").arg(services.to_string());
         command.arg("--max-slots").arg(slots.to_string());
+        command.arg("--max-flows").arg(flows.to_string());
     }
     command
 }
@@ -308,7 +320,7 @@ mod tests {
             instance: "test".to_owned(),
             cgroup: "/nonexistent".into(),
             bpffs: "/nonexistent".into(),
-            limits: Some((1, 2)),
+            limits: Some(Limits { services: 1, slots: 2, flows: 3 }),
         };
         (base, plan)
     }
@@ -343,7 +355,7 @@ mod tests {
         load(&plan).expect_err("it said nothing");
         let told = std::fs::read_to_string(base.path().join("worker.args")).expect("written");
         let expected = "load\n--instance\ntest\n--cgroup\n/nonexistent\n--bpffs\n/nonexistent\n\
-                        --max-services\n1\n--max-slots\n2\n";
+                        --max-services\n1\n--max-slots\n2\n--max-flows\n3\n";
         assert_eq!(told, expected);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::access::ControlGroup;
 use crate::command::{LogFormat, Run, Whereabouts};
 use crate::instance::Places;
-use crate::loader::Plan;
+use crate::loader::{Limits, Plan};
 
 /// What this supervisor was told.
 #[derive(Clone, Debug)]
@@ -38,7 +38,8 @@ impl Settings {
     /// When the working directory is gone.
     pub fn new(run: &Run, cgroup: &Path, control_group: Option<ControlGroup>) -> io::Result<Self> {
         let mut plan = plan(&run.whereabouts, cgroup)?;
-        plan.limits = Some((run.max_services, run.max_slots));
+        plan.limits =
+            Some(Limits { services: run.max_services, slots: run.max_slots, flows: run.max_flows });
         Ok(Self {
             plan,
             places: run.whereabouts.places().absolute()?,

@@ -13,11 +13,15 @@ use holdfast_protocol::manifest::Kind;
 use holdfast_protocol::pin;
 
 /// The programs' hooks: `enum bpf_attach_type` of the kernel's `linux/bpf.h`.
-pub const HOOKS: [(&str, u32); 4] = [
+pub const HOOKS: [(&str, u32); 8] = [
     (program::CONNECT4, 10),
     (program::CONNECT6, 11),
     (program::GETPEERNAME4, 29),
     (program::GETPEERNAME6, 30),
+    (program::SENDMSG4, 14),
+    (program::SENDMSG6, 15),
+    (program::RECVMSG4, 19),
+    (program::RECVMSG6, 20),
 ];
 
 /// The pin of an object of the lab's instance.

@@ -23,7 +23,7 @@ use crate::steps::{End, kill_before};
 /// Far more steps than an uninstall has.
 const MOST_STEPS: usize = 200;
 
-/// Far fewer: four links are detached, and links, programs and maps unpinned.
+/// Far fewer: eight links are detached, and links, programs and maps unpinned.
 const FEWEST_STEPS: usize = 20;
 
 fn intent(lab: &Lab) -> PathBuf {

@@ -1,7 +1,7 @@
 //! End-to-end tests: the real binaries on the real kernel, each test in a lab of its own.
 //!
 //! - `scene`: what most tests start from, of the library beside this.
-//! - [`traffic`], [`spread`]: connections are governed, and spread as configured.
+//! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
 //! - [`balancing`]: every way of choosing an endpoint, over all families and worker kills.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
@@ -20,6 +20,7 @@ mod capabilities;
 mod commands;
 mod configuration;
 mod control_group;
+mod datagrams;
 mod ends;
 mod faults;
 mod footprint;

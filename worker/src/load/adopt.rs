@@ -123,11 +123,16 @@ pub fn check_shape(name: &'static str, seen: MapSeen, wanted: MapShape) -> Resul
 
 /// Which setting gives the map `name` this many entries.
 fn size_remedy(name: &str, entries: u32) -> String {
-    // What one service comes to in this map; the slots are a setting of their own.
-    let per_service = Sizes { services: 1, slots: 0 }.entries(name).unwrap_or(0);
-    let setting = match entries.checked_div(per_service) {
-        Some(services) => format!("keep --max-services {services}"),
-        None => format!("keep --max-slots {entries}"),
+    // What one of each comes to in this map.
+    let one_of = |services, slots, flows| {
+        Sizes { services, slots, flows }.entries(name).filter(|entries| *entries > 0)
+    };
+    let setting = if let Some(per_service) = one_of(1, 0, 0) {
+        format!("keep --max-services {}", entries / per_service)
+    } else if one_of(0, 1, 0).is_some() {
+        format!("keep --max-slots {entries}")
+    } else {
+        format!("keep --max-flows {entries}")
     };
     format!("{setting}, or remove the estate with `holdfast uninstall` first")
 }
@@ -261,6 +266,8 @@ mod tests {
             (map::HEADS, "keep --max-services 50,"),
             (map::FRONTENDS, "keep --max-services 25,"),
             (map::TABLES, "keep --max-slots 50,"),
+            (map::FLOWS, "keep --max-flows 50,"),
+            (map::REPLIES, "keep --max-flows 50,"),
         ];
         for (name, expected) in cases {
             let shape = MapShape { max_entries: 50, ..WANTED };

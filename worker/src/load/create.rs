@@ -73,7 +73,7 @@ fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "; the loader needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
         Some(libc::ENOMEM | libc::E2BIG) => {
-            "; choose a smaller --max-services or --max-slots, or give it more memory"
+            "; choose a smaller --max-services, --max-slots or --max-flows, or give it more memory"
         }
         _ => "",
     }

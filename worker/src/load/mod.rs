@@ -66,6 +66,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = limit::DEFAULT_SLOTS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub max_slots: u32,
+    /// Room for this many flows of unconnected UDP sockets.
+    #[arg(long, value_name = "N", default_value_t = limit::DEFAULT_FLOWS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_flows: u32,
 }
 
 /// Why there is nothing to hand over.
@@ -133,7 +137,11 @@ fn converse(
 fn estate(arguments: &Arguments, repairs: &mut Vec<String>) -> Result<Vec<Member>, LoadError> {
     let cgroup = Cgroup::open(&arguments.cgroup)?;
     check_bpffs(&arguments.bpffs)?;
-    let sizes = Sizes { services: arguments.max_services, slots: arguments.max_slots };
+    let sizes = Sizes {
+        services: arguments.max_services,
+        slots: arguments.max_slots,
+        flows: arguments.max_flows,
+    };
     let pins = Pins::open(&arguments.bpffs, &arguments.instance, repairs)?;
     let built = build::build(&cgroup, &pins, sizes, repairs);
     if built.is_err() {

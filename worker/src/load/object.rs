@@ -60,6 +60,8 @@ pub struct Sizes {
     pub services: u32,
     /// Slots of `TABLES`.
     pub slots: u32,
+    /// Flows: elements of `FLOWS` and of `REPLIES`.
+    pub flows: u32,
 }
 
 impl Sizes {
@@ -71,6 +73,7 @@ impl Sizes {
             map::FRONTENDS => Some(self.services.saturating_mul(limit::FRONTENDS_PER_SERVICE)),
             map::HEADS | map::SERVICES | map::COUNTERS | map::CURSORS => Some(self.services),
             map::TABLES => Some(self.slots),
+            map::FLOWS | map::REPLIES => Some(self.flows),
             _ => None,
         }
     }
@@ -291,14 +294,13 @@ mod tests {
 
     #[test]
     fn sizes_follow_the_configuration() {
-        let sizes = Sizes { services: 10, slots: 70 };
+        let sizes = Sizes { services: 10, slots: 70, flows: 30 };
         let entries: Vec<_> = map::ALL.iter().map(|name| sizes.entries(name)).collect();
         let frontends = 10 * limit::FRONTENDS_PER_SERVICE;
-        assert_eq!(
-            entries,
-            [Some(frontends), Some(10), Some(70), Some(10), Some(10), None, Some(10)]
-        );
-        let huge = Sizes { services: u32::MAX, slots: 1 };
+        let of_services = [Some(frontends), Some(10), Some(70), Some(10), Some(10)];
+        assert_eq!(entries[..5], of_services);
+        assert_eq!(entries[5..], [None, Some(10), Some(30), Some(30)]);
+        let huge = Sizes { services: u32::MAX, slots: 1, flows: 1 };
         assert_eq!(huge.entries(map::FRONTENDS), Some(u32::MAX));
     }
 }

@@ -27,7 +27,7 @@ fn an_adoption_leaves_no_second_program_in_the_kernel() {
     let world = World::new();
     let estate = load(&world).estate();
     let newest = estate.entries.iter().filter(|entry| entry.shape.kind() == Kind::Program);
-    let newest = newest.map(|entry| entry.id).max().expect("four programs");
+    let newest = newest.map(|entry| entry.id).max().expect("programs");
     let maps = crate::of_kind(&estate.entries, Kind::Map);
     let again = load(&world).estate();
     assert_eq!(again.entries, estate.entries);

@@ -7,7 +7,7 @@ use holdfast_bpf::object;
 use holdfast_protocol::kernel::{self, limit, map};
 use holdfast_protocol::manifest::{Kind, Shape};
 
-use crate::supervisor::{SERVICES, SLOTS, load};
+use crate::supervisor::{FLOWS, SERVICES, SLOTS, load};
 use crate::world::World;
 use crate::{assert_governed, of_kind};
 
@@ -48,6 +48,7 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::TABLES => SLOTS,
             // Socket storage has no size of its own.
             map::SOCKETS => 0,
+            map::FLOWS | map::REPLIES => FLOWS,
             _ => SERVICES,
         };
         assert_eq!(shape.max_entries, expected, "{}", entry.name);

@@ -25,6 +25,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// Small maps, so that a test is about what it is about.
 pub const SERVICES: u32 = 64;
 pub const SLOTS: u32 = 1024;
+pub const FLOWS: u32 = 512;
 
 /// What a loader said, and how it ended.
 #[derive(Debug)]
@@ -119,6 +120,7 @@ pub fn start_on(
     command.arg("--cgroup").arg(cgroup).arg("--bpffs").arg(bpffs);
     command.arg("--max-services").arg(services.to_string());
     command.arg("--max-slots").arg(slots.to_string());
+    command.arg("--max-flows").arg(FLOWS.to_string());
     command.stdin(Stdio::null());
     let inherited = theirs.as_raw_fd();
     // SAFETY: only async-signal-safe calls, on a descriptor that is open in the child as well.

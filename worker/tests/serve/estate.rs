@@ -7,8 +7,8 @@ use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
 use holdfast_protocol::kernel::{
-    EndpointSlot, Frontend, FrontendKey, HeadWord, SLOT_BYTES, ServiceCounters, ServiceRecord,
-    SocketState, map,
+    EndpointSlot, Flow, FlowKey, Frontend, FrontendKey, HeadWord, Reply, SLOT_BYTES,
+    ServiceCounters, ServiceRecord, SocketState, map,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -16,6 +16,7 @@ use holdfast_worker::serve::tables::slot::{self, Slot};
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const PER_CPU_ARRAY: u32 = 6;
+const LRU_HASH: u32 = 9;
 const MMAPABLE: u32 = 1 << 10;
 
 /// `BPF_MAP_CREATE` and the beginning of its member of `union bpf_attr`.
@@ -76,6 +77,10 @@ impl Estate {
             key_bytes: bytes(size_of::<FrontendKey>()),
             ..shape(HASH, size_of::<Frontend>(), services * 2, 0)
         };
+        let flows = |value: usize| MapShape {
+            key_bytes: bytes(size_of::<FlowKey>()),
+            ..shape(LRU_HASH, value, 512, 0)
+        };
         let shapes = [
             (map::FRONTENDS, frontends),
             (map::HEADS, shape(ARRAY, size_of::<HeadWord>(), services, MMAPABLE)),
@@ -85,6 +90,8 @@ impl Estate {
             // Socket storage needs type information, which the worker has no use for.
             (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
             (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),
+            (map::FLOWS, flows(size_of::<Flow>())),
+            (map::REPLIES, flows(size_of::<Reply>())),
         ];
         let descriptors: Vec<OwnedFd> =
             shapes.iter().map(|(name, shape)| create(name, *shape)).collect();

@@ -1,0 +1,105 @@
+//! The programs for datagrams that name their destination, or ask for their source.
+//!
+//! The kernel runs the first for every `sendto(2)`, `sendmsg(2)` and `sendmmsg(2)` with an address,
+//! whether the socket is connected or not, and for every datagram that a connected IPv6 socket sends
+//! to an IPv4-mapped peer (`net/ipv4/udp.c`, `udp_sendmsg`); the others for every `recvfrom(2)` and
+//! the like that asks where a datagram came from.
+
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use holdfast_ebpf::decide::{EHOSTUNREACH, Verdict};
+use holdfast_ebpf::flow::{self, Flows, NEVER};
+use holdfast_ebpf::socket::{self, Peer, Reach};
+use holdfast_protocol::kernel::FrontendKey;
+
+use crate::flows::SocketFlows;
+use crate::maps::Maps;
+use crate::programs::{PROCEED, refuse, tally};
+use crate::sock_addr::SockAddr;
+
+/// A datagram to an IPv4 address.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn hf_sendmsg4(context: SockAddrContext) -> i32 {
+    send(&SockAddr::ipv4(&context))
+}
+
+/// A datagram to an IPv6 address.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn hf_sendmsg6(context: SockAddrContext) -> i32 {
+    send(&SockAddr::ipv6_datagram(&context))
+}
+
+/// The source of a datagram that an IPv4 socket receives.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn hf_recvmsg4(context: SockAddrContext) -> i32 {
+    receive(&SockAddr::ipv4(&context))
+}
+
+/// The source of a datagram that an IPv6 socket receives.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn hf_recvmsg6(context: SockAddrContext) -> i32 {
+    receive(&SockAddr::ipv6(&context))
+}
+
+#[inline(always)]
+fn send(socket: &SockAddr<'_>) -> i32 {
+    let Some(protocol) = socket.governed() else {
+        return PROCEED;
+    };
+    let asked = socket.peer();
+    if let Some(peer) = socket.connected() {
+        if peer == asked {
+            return PROCEED;
+        }
+        if let Some(state) = socket.remembered()
+            && socket::asked_for(&state, peer, Reach::Any) == Some(asked)
+        {
+            return to_peer(socket, peer);
+        }
+    }
+    let flows = SocketFlows(socket.cookie());
+    let Peer { address, port_be } = asked;
+    let key = FrontendKey { address, port_be, protocol, reserved: 0 };
+    let direction = flow::direct(&Maps(socket), &flows, &key, socket.reach());
+    flows.remember(&asked, &direction);
+    let decision = &direction.decision;
+    if direction.counts() {
+        tally(decision, u64::from(direction.is_new));
+    }
+    match decision.verdict {
+        Verdict::Untouched => PROCEED,
+        Verdict::Sent => {
+            socket.rename(decision.endpoint);
+            PROCEED
+        }
+        Verdict::Refused | Verdict::Unsettled => refuse(decision.errno),
+    }
+}
+
+/// Sends what names the virtual address that the socket is connected to where it is connected to: it
+/// hears nobody else.
+#[inline(always)]
+fn to_peer(socket: &SockAddr<'_>, peer: Peer) -> i32 {
+    if !socket.reach().covers(&peer.address) {
+        return refuse(EHOSTUNREACH);
+    }
+    socket.rename(peer);
+    PROCEED
+}
+
+#[inline(always)]
+fn receive(socket: &SockAddr<'_>) -> i32 {
+    let source = socket.peer();
+    if socket.connected() == Some(source)
+        && let Some(state) = socket.remembered()
+        && let Some(original) = socket::asked_for(&state, source, socket.reach())
+    {
+        socket.rename(original);
+        return PROCEED;
+    }
+    let asked = SocketFlows(socket.cookie()).asked_as(&source);
+    if asked != NEVER && socket.reach().covers(&asked.address) {
+        socket.rename(asked);
+    }
+    PROCEED
+}

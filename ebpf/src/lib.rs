@@ -6,6 +6,7 @@
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
+//! - [`enrol`]: which sockets are governed at all.
 //! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
 //!   them.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
@@ -20,6 +21,7 @@
 
 pub mod choose;
 pub mod decide;
+pub mod enrol;
 pub mod flow;
 pub mod socket;
 pub mod words;

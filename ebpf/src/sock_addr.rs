@@ -1,7 +1,7 @@
 //! The sockets the programs run for: what they name, and what is remembered of them.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::programs::SockAddrContext;
 use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::{Address, SocketState, mapped};
@@ -135,6 +135,13 @@ impl<'a> SockAddr<'a> {
     pub fn cookie(&self) -> u64 {
         // SAFETY: the helper takes the program's context and may be called by any of these programs.
         unsafe { bpf_get_socket_cookie(self.raw().cast()) }
+    }
+
+    /// The cookie of the socket's network namespace.
+    #[inline(always)]
+    pub fn namespace(&self) -> u64 {
+        // SAFETY: as in `cookie`.
+        unsafe { bpf_get_netns_cookie(self.raw().cast()) }
     }
 
     /// What is remembered of the socket.

@@ -4,6 +4,7 @@
 //! has gathered in the outbox, and does what [`Session::next`] says. What a granted worker does is
 //! in `work`.
 
+mod enrolment;
 mod fallback;
 mod work;
 
@@ -13,6 +14,7 @@ use std::time::Instant;
 use holdfast_bpf::BpfError;
 use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Occasion, Origin};
 
+use self::enrolment::Enrolling;
 use self::fallback::Snapshot;
 use super::compile::{Compiled, Summary};
 use super::queries::Queries;
@@ -81,6 +83,7 @@ pub struct Session {
     /// Where that came from.
     origin: Origin,
     snapshot: Snapshot,
+    enrolling: Enrolling,
     /// Whether freed room may be used again.
     rest: Rest,
     /// Grows with every change of role and every stay of rest, so that an old rest ends nothing.
@@ -127,6 +130,7 @@ impl Default for Session {
             summary: Summary::default(),
             origin: Origin::default(),
             snapshot: Snapshot::default(),
+            enrolling: Enrolling::default(),
             rest: Rest::default(),
             turn: 0,
             reported: None,

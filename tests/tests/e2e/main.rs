@@ -3,6 +3,7 @@
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
+//! - [`enrolment`]: who is governed at all.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
 //! - [`standby`]: a spare takes over from one that dies.
@@ -20,6 +21,7 @@ mod configuration;
 mod control_group;
 mod datagrams;
 mod ends;
+mod enrolment;
 mod faults;
 mod footprint;
 mod init;

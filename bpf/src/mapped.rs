@@ -11,7 +11,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_protocol::kernel::{
-    EndpointSlot, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, TableHeader,
+    EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters,
+    ServiceRecord, TableHeader,
 };
 
 use crate::command::BpfError;
@@ -33,7 +34,7 @@ macro_rules! plain {
 }
 
 plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
-plain!(FrontendKey, Frontend, [u8; 32]);
+plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, [u8; 32]);
 
 /// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
 /// elements are multiples of 8 bytes.
@@ -208,6 +209,20 @@ impl MappedArray<HeadWord> {
         // SAFETY: within the mapping and aligned to 8 bytes; programs and this process access it
         // only as whole words.
         let cell = unsafe { AtomicU64::from_ptr(self.element(index).as_ptr().cast()) };
+        cell.store(word.0, Ordering::Release);
+    }
+}
+
+impl MappedArray<EnrolmentWord> {
+    /// Publishes `word`: one aligned 8-byte store, after everything written before it.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](Self::write).
+    pub fn publish(&mut self, word: EnrolmentWord) {
+        assert!(self.writable, "a worker that has not been granted published an enrolment");
+        // SAFETY: as above.
+        let cell = unsafe { AtomicU64::from_ptr(self.element(0).as_ptr().cast()) };
         cell.store(word.0, Ordering::Release);
     }
 }

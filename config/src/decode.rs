@@ -42,7 +42,7 @@ pub(crate) struct PortPositions {
     pub(crate) port: Position,
 }
 
-const FILE_KEYS: [&str; 1] = ["services"];
+const FILE_KEYS: [&str; 2] = ["services", crate::enrolment::KEY];
 const SERVICE_KEYS: [&str; 6] =
     ["name", "addresses", "ports", "load_balancing", "no_endpoint", "endpoints"];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];

@@ -16,7 +16,8 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `balancing` is what `load_balancing` says; `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
+//! `balancing` is what `load_balancing` says, and `enrolment` what stands beside the services;
+//! `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
@@ -28,6 +29,7 @@ mod balancing;
 mod check;
 mod decode;
 mod diagnostic;
+mod enrolment;
 mod fields;
 pub mod limit;
 mod model;
@@ -40,12 +42,13 @@ mod tree;
 
 pub use balancing::{Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use model::{Config, Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
+pub use model::{Config, Endpoint, Enrolment, NoEndpoint, Policy, Port, Protocol, Service};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 
 use decode::Located;
 use diagnostic::{FileName, Position};
+use enrolment::Enrolled;
 use report::Report;
 
 /// The configuration that `sources` say.
@@ -66,20 +69,27 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         let nowhere = FileName::new(0, "configuration");
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
-    let mut services = Vec::new();
+    let (mut services, mut enrolled) = (Vec::new(), Vec::new());
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
-        services.extend(services_of(file, number, &mut report));
+        services.extend(services_of(file, number, &mut enrolled, &mut report));
     }
     check::all(&services, &files, &mut diagnostics);
+    let enrolment = enrolment::only(enrolled, &files, &mut diagnostics);
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }
-    Ok(Config { services: services.into_iter().map(|located| located.service).collect() })
+    let services = services.into_iter().map(|located| located.service).collect();
+    Ok(Config { services, enrolment })
 }
 
-/// The services of one file. Its tree is gone when the next file's is grown.
-fn services_of(file: &Source, number: usize, report: &mut Report<'_>) -> Vec<Located> {
+/// The services of one file, and its enrolment. Its tree is gone when the next file's is grown.
+fn services_of(
+    file: &Source,
+    number: usize,
+    enrolled: &mut Vec<Enrolled>,
+    report: &mut Report<'_>,
+) -> Vec<Located> {
     if file.contents.len() > limit::MAX_FILE_BYTES {
         let limit = limit::MAX_FILE_BYTES;
         report.at(
@@ -90,7 +100,10 @@ fn services_of(file: &Source, number: usize, report: &mut Report<'_>) -> Vec<Loc
     }
     match std::str::from_utf8(&file.contents) {
         Ok(text) => tree::grow(text, report)
-            .map(|root| decode::services(&root, number, report))
+            .map(|root| {
+                enrolled.extend(enrolment::of_file(&root, number, report));
+                decode::services(&root, number, report)
+            })
             .unwrap_or_default(),
         Err(error) => {
             let offset = error.valid_up_to();

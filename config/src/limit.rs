@@ -39,6 +39,12 @@ pub const MAX_SERVICE_NAME_BYTES: usize = 63;
 /// Longest port name, in bytes: an IANA service name (RFC 6335).
 pub const MAX_PORT_NAME_BYTES: usize = 15;
 
+/// Most cgroups, and most network namespaces, that an enrolment lists.
+pub const MAX_ENROLLED: usize = 1_024;
+
+/// Longest path in an enrolment, in bytes: the kernel's limit without the final zero (`PATH_MAX`).
+pub const MAX_PATH_BYTES: usize = 4_095;
+
 /// Deepest nesting. The language itself nests six deep.
 pub const MAX_DEPTH: usize = 16;
 

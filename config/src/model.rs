@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 
 use crate::balancing::Balancing;
 
@@ -12,6 +13,17 @@ use crate::balancing::Balancing;
 pub struct Config {
     /// In the order of the files, and within a file in its own. Names are unique.
     pub services: Vec<Service>,
+    /// Which sockets are governed; all of them without it.
+    pub enrolment: Option<Enrolment>,
+}
+
+/// Which sockets of the governed cgroup are governed: those that are in any of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enrolment {
+    /// Directories of cgroups; those below them count too. Absolute, no duplicates.
+    pub cgroups: Vec<PathBuf>,
+    /// Files of network namespaces. Absolute, no duplicates.
+    pub network_namespaces: Vec<PathBuf>,
 }
 
 /// A service: what clients connect to, and where their connections go.

@@ -8,10 +8,12 @@
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use holdfast_ebpf::decide::{EHOSTUNREACH, Verdict};
+use holdfast_ebpf::enrol::is_enrolled;
 use holdfast_ebpf::flow::{self, Flows, NEVER};
 use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::FrontendKey;
 
+use crate::enrolled::Caller;
 use crate::flows::SocketFlows;
 use crate::maps::Maps;
 use crate::programs::{PROCEED, refuse, tally};
@@ -56,6 +58,9 @@ fn send(socket: &SockAddr<'_>) -> i32 {
         {
             return to_peer(socket, peer);
         }
+    }
+    if !is_enrolled(&Caller(socket)) {
+        return PROCEED;
     }
     let flows = SocketFlows(socket.cookie());
     let Peer { address, port_be } = asked;

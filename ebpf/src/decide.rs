@@ -151,20 +151,17 @@ pub fn decide_again<T: Tables>(
     past: &impl Past,
 ) -> Decision {
     let mut decision = Decision::UNSETTLED;
-    let mut drawn = Decision::UNSETTLED;
     let mut idle = IdleFrontend::NONE;
-    for _ in 0..limit::LOOKS {
+    for left in (0..limit::LOOKS).rev() {
         match look(tables, key, reach, past, &mut decision, &mut idle) {
-            Look::Settled if decision.is_drawn() && past.is_taken(&decision.endpoint) => {
-                drawn = decision;
+            Look::Settled => {
+                if left == 0 || !decision.is_drawn() || !past.is_taken(&decision.endpoint) {
+                    return decision;
+                }
             }
-            Look::Settled => return decision,
             Look::Idle => {}
             Look::Replaced => decision.retries += 1,
         }
-    }
-    if drawn.is_drawn() {
-        return Decision { retries: decision.retries, ..drawn };
     }
     Decision { verdict: Verdict::Unsettled, errno: EAGAIN, ..decision }
 }

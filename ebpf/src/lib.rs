@@ -7,6 +7,7 @@
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`client`]: who a client is, for what depends on that.
+//! - [`enrol`]: which sockets are governed at all.
 //! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
 //!   them.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
@@ -22,6 +23,7 @@
 pub mod choose;
 pub mod client;
 pub mod decide;
+pub mod enrol;
 pub mod flow;
 pub mod socket;
 pub mod words;

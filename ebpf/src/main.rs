@@ -2,7 +2,7 @@
 //! endpoints, and `getpeername(2)` tells the client the address it asked for; `sendto(2)` and
 //! `recvfrom(2)` of sockets that are not connected likewise.
 //!
-//! - [`maps`], [`flows`], [`search`]: the maps, and the only code that reads and writes them.
+//! - [`maps`], [`enrolled`], [`flows`], [`search`]: the maps, and the only code that reads and writes them.
 //! - [`sock_addr`]: the socket and the address of the system call.
 //! - [`programs`], [`datagrams`]: the programs, of connections and of datagrams.
 //! - The decisions are in the library of this package, which is tested on the host.
@@ -16,6 +16,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod datagrams;
+#[cfg(target_arch = "bpf")]
+mod enrolled;
 #[cfg(target_arch = "bpf")]
 mod flows;
 #[cfg(target_arch = "bpf")]

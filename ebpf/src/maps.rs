@@ -24,7 +24,7 @@ const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SE
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
 const SLOT_COUNT: usize = limit::DEFAULT_SLOTS as usize;
 /// So that a worker publishes with a store to memory instead of a system call.
-const MAPPED: usize = BPF_F_MMAPABLE as usize;
+pub const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 static FRONTENDS: HashMap<FrontendKey, Frontend, FRONTEND_COUNT> = HashMap::new();

@@ -7,9 +7,11 @@ use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use holdfast_ebpf::decide::{Decision, Verdict, decide};
+use holdfast_ebpf::enrol::is_enrolled;
 use holdfast_ebpf::socket::{self, Peer};
 use holdfast_protocol::kernel::{FrontendKey, SocketState};
 
+use crate::enrolled::Caller;
 use crate::maps::{self, Maps};
 use crate::sock_addr::SockAddr;
 
@@ -52,6 +54,10 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     let Some(protocol) = socket.governed() else {
         return PROCEED;
     };
+    if !is_enrolled(&Caller(socket)) {
+        socket.forget();
+        return PROCEED;
+    }
     let Peer { address, port_be } = socket.peer();
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
     let decision = decide(&Maps(socket), &key, socket.reach());

@@ -170,6 +170,13 @@ impl<'a> SockAddr<'a> {
         unsafe { bpf_get_socket_cookie(self.raw().cast()) }
     }
 
+    /// The cookie of the socket's network namespace.
+    #[inline(always)]
+    pub fn namespace(&self) -> u64 {
+        // SAFETY: as in `cookie`.
+        unsafe { bpf_get_netns_cookie(self.raw().cast()) }
+    }
+
     /// What is remembered of the socket.
     #[inline(always)]
     pub fn remembered(&self) -> Option<SocketState> {

@@ -16,8 +16,10 @@
 //! [`HeadWord`] publishes it, together with every [`Frontend`] that begins or ends to be in force at
 //! its generation: a writer that dies at any instruction leaves the service wholly old or wholly new.
 
+mod enrolment;
 mod flow;
 
+pub use enrolment::{EnrolledKey, EnrolmentWord, enrolled};
 pub use flow::{Flow, FlowKey, Reply};
 
 /// IP protocol number of TCP (RFC 9293).
@@ -47,9 +49,16 @@ pub mod map {
     /// Least-recently-used hash: [`FlowKey`](super::FlowKey) to [`Reply`](super::Reply).
     pub const REPLIES: &str = "REPLIES";
 
+    /// Memory-mapped array of one element: [`EnrolmentWord`](super::EnrolmentWord).
+    pub const ENROLMENT: &str = "ENROLMENT";
+    /// Hash: [`EnrolledKey`](super::EnrolledKey) to a number that says nothing.
+    pub const ENROLLED: &str = "ENROLLED";
+
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 9] =
-        [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS, FLOWS, REPLIES];
+    pub const ALL: [&str; 11] = [
+        FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS, FLOWS, REPLIES, ENROLMENT,
+        ENROLLED,
+    ];
 }
 
 /// Names of the kernel programs, as they stand in the object file; each is also its link's name.
@@ -452,6 +461,14 @@ pub mod limit {
     pub const DEFAULT_FLOWS: u32 = 65_536;
     /// Rows of a table that are searched for a flow's endpoint: the most endpoints a service has.
     pub const SEARCHED_ROWS: u32 = 65_536;
+    /// Elements of `ENROLLED`: the longest list twice, because the next one is written beside it.
+    pub const ENROLLED: u32 = 4096;
+    /// How deep below the root a cgroup is that can be enrolled, in levels. Container engines nest
+    /// about six deep.
+    pub const CGROUP_LEVELS: u32 = 16;
+    /// How often a program looks at a list of the enrolled that is replaced meanwhile: a list changes at
+    /// most once in seconds, so the second look settles it.
+    pub const ENROLMENT_LOOKS: u32 = 2;
     /// How often a program looks again before it refuses. A writer publishes a service far less
     /// often than a program can look, so the second look practically always settles it.
     pub const LOOKS: u32 = 4;

@@ -4,6 +4,7 @@
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
 //! - [`balancing`]: every way of choosing an endpoint, over all families and worker kills.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
+//! - [`enrolment`]: who is governed at all.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
 //! - [`standby`]: a spare takes over from one that dies.
@@ -22,6 +23,7 @@ mod configuration;
 mod control_group;
 mod datagrams;
 mod ends;
+mod enrolment;
 mod faults;
 mod footprint;
 mod init;

@@ -299,7 +299,7 @@ mod tests {
         let frontends = 10 * limit::FRONTENDS_PER_SERVICE;
         let of_services = [Some(frontends), Some(10), Some(70), Some(10), Some(10)];
         assert_eq!(entries[..5], of_services);
-        assert_eq!(entries[5..], [None, Some(10), Some(30), Some(30)]);
+        assert_eq!(entries[5..], [None, Some(10), Some(30), Some(30), None, None]);
         let huge = Sizes { services: u32::MAX, slots: 1, flows: 1 };
         assert_eq!(huge.entries(map::FRONTENDS), Some(u32::MAX));
     }

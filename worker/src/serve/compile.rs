@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use holdfast_config::{Config, Diagnostics, NoEndpoint, Port, Protocol, Service, Sources, parse};
+use holdfast_config::{
+    Config, Diagnostics, Enrolment, NoEndpoint, Port, Protocol, Service, Sources, parse,
+};
 use holdfast_protocol::kernel::{
     Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped,
 };
@@ -23,6 +25,8 @@ enum Family {
 pub struct Compiled {
     /// What it asks of the tables.
     pub desired: Desired,
+    /// Who is enrolled; everybody without it.
+    pub enrolment: Option<Enrolment>,
     /// What it is known by.
     pub summary: Summary,
 }
@@ -51,7 +55,7 @@ pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
         services: count(config.services.len()),
         endpoints: count(endpoints),
     };
-    Ok(Compiled { desired: compile(&config), summary })
+    Ok(Compiled { desired: compile(&config), enrolment: config.enrolment, summary })
 }
 
 fn count(items: usize) -> u32 {

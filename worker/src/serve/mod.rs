@@ -37,6 +37,7 @@ pub mod offer;
 pub mod privilege;
 pub mod queries;
 pub mod report;
+pub mod resolve;
 pub mod rows;
 pub mod sandbox;
 pub mod session;

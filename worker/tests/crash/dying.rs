@@ -8,7 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holdfast_bpf::BpfError;
 use holdfast_protocol::kernel::{
-    Frontend, FrontendKey, HeadWord, PORT_NAME_BYTES, SERVICE_NAME_BYTES, SLOT_BYTES, ServiceRecord,
+    EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, PORT_NAME_BYTES,
+    SERVICE_NAME_BYTES, SLOT_BYTES, ServiceRecord,
 };
 use holdfast_worker::serve::grace;
 use holdfast_worker::serve::tables::apply::Application;
@@ -170,6 +171,18 @@ impl Writer for Dying {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
         self.step(|maps| maps.delete_frontend(key))
+    }
+
+    fn list(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {
+        self.step(|maps| maps.list(key))
+    }
+
+    fn strike(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {
+        self.step(|maps| maps.strike(key))
+    }
+
+    fn publish_enrolment(&mut self, word: EnrolmentWord) {
+        self.spend(1, |maps, _| maps.publish_enrolment(word));
     }
 }
 

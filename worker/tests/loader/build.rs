@@ -49,6 +49,8 @@ fn maps_have_the_sizes_that_were_asked_for() {
             // Socket storage has no size of its own.
             map::SOCKETS => 0,
             map::FLOWS | map::REPLIES => FLOWS,
+            map::ENROLMENT => 1,
+            map::ENROLLED => limit::ENROLLED,
             _ => SERVICES,
         };
         assert_eq!(shape.max_entries, expected, "{}", entry.name);

@@ -7,8 +7,8 @@ use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
 use holdfast_protocol::kernel::{
-    EndpointSlot, Flow, FlowKey, Frontend, FrontendKey, HeadWord, Reply, SLOT_BYTES,
-    ServiceCounters, ServiceRecord, SocketState, map,
+    EndpointSlot, EnrolledKey, EnrolmentWord, Flow, FlowKey, Frontend, FrontendKey, HeadWord,
+    Reply, SLOT_BYTES, ServiceCounters, ServiceRecord, SocketState, limit, map,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -81,6 +81,10 @@ impl Estate {
             key_bytes: bytes(size_of::<FlowKey>()),
             ..shape(LRU_HASH, value, 512, 0)
         };
+        let enrolled = MapShape {
+            key_bytes: bytes(size_of::<EnrolledKey>()),
+            ..shape(HASH, size_of::<u32>(), limit::ENROLLED, 0)
+        };
         let shapes = [
             (map::FRONTENDS, frontends),
             (map::HEADS, shape(ARRAY, size_of::<HeadWord>(), services, MMAPABLE)),
@@ -92,6 +96,8 @@ impl Estate {
             (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),
             (map::FLOWS, flows(size_of::<Flow>())),
             (map::REPLIES, flows(size_of::<Reply>())),
+            (map::ENROLMENT, shape(ARRAY, size_of::<EnrolmentWord>(), 1, MMAPABLE)),
+            (map::ENROLLED, enrolled),
         ];
         let descriptors: Vec<OwnedFd> =
             shapes.iter().map(|(name, shape)| create(name, *shape)).collect();

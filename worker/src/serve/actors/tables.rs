@@ -19,6 +19,10 @@ use crate::serve::telemetry::sample::Page;
 /// the answer, may have no other processor to hear it on: this is many times what it takes.
 const SETTLING: Duration = Duration::from_millis(20);
 
+/// How often the paths of an enrolment are looked up: a cgroup that is made is governed this much
+/// later at the latest. One look costs two system calls per path.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Drives the [`Session`].
 pub struct Tables {
     link: Addr<Link>,
@@ -154,6 +158,13 @@ impl Tables {
 
 impl Actor for Tables {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LOOK_UP_INTERVAL, |actor, ctx| {
+            let result = actor.session.look_up_again();
+            actor.after(result, ctx);
+        });
+    }
 }
 
 impl Handler<Turn> for Tables {

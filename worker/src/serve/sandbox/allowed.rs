@@ -13,6 +13,8 @@ use seccompiler::{
     SeccompRule as Rule,
 };
 
+use crate::serve::resolve::{NS_GET_ID, NS_GET_NSTYPE};
+
 /// The rules of each system call: one of them has to hold; without any it is always allowed.
 pub type Rules = BTreeMap<libc::c_long, Vec<Rule>>;
 
@@ -126,6 +128,10 @@ pub fn rules(own: u32, lifeline: RawFd) -> Result<Rules, BackendError> {
     limit(libc::SYS_membarrier, vec![all([when(0, Is::Eq, MEMBARRIER_GLOBAL)?])?]);
     // The standard library makes sure of a descriptor before it closes it.
     limit(libc::SYS_fcntl, vec![all([when(1, Is::Eq, get_flags)?])?]);
+    // What kind of namespace a file stands for, and its id: they only tell.
+    let told = [NS_GET_NSTYPE, NS_GET_ID].into_iter();
+    let told = told.map(|request| all([when(1, Is::Eq, u64::from(request))?]));
+    limit(libc::SYS_ioctl, told.collect::<Result<_, _>>()?);
     limit(libc::SYS_tgkill, vec![all(own_abort)?]);
     let commands = BPF_COMMANDS.into_iter().map(|command| all([when(0, Is::Eq, command)?]));
     limit(libc::SYS_bpf, commands.collect::<Result<_, _>>()?);

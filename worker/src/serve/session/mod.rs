@@ -4,6 +4,7 @@
 //! has gathered in the outbox, and does what [`Session::next`] says. What a granted worker does is
 //! in `work`.
 
+mod enrolment;
 mod fallback;
 mod telemetry;
 mod work;
@@ -14,6 +15,7 @@ use std::time::Instant;
 use holdfast_bpf::BpfError;
 use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Occasion, Origin};
 
+use self::enrolment::Enrolling;
 use self::fallback::Snapshot;
 use super::compile::{Compiled, Summary};
 use super::queries::Queries;
@@ -84,6 +86,7 @@ pub struct Session {
     snapshot: Snapshot,
     /// Frontends in the maps, once they have been counted since the grant.
     frontends: Option<u64>,
+    enrolling: Enrolling,
     /// Whether freed room may be used again.
     rest: Rest,
     /// Grows with every change of role and every stay of rest, so that an old rest ends nothing.
@@ -131,6 +134,7 @@ impl Default for Session {
             origin: Origin::default(),
             snapshot: Snapshot::default(),
             frontends: None,
+            enrolling: Enrolling::default(),
             rest: Rest::default(),
             turn: 0,
             reported: None,

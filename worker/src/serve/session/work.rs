@@ -35,6 +35,7 @@ impl Session {
         if let Work::Applying { compiled, application } = finished {
             self.rest.begin(application.into_freed());
             self.summary = compiled.summary.clone();
+            self.enrol(&compiled)?;
             self.settle(&compiled);
         }
         Ok(())

@@ -4,7 +4,9 @@
 //! mutation: a test that stops at the nth call has stopped the writer at any point it can die at.
 
 use holdfast_bpf::BpfError;
-use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceRecord};
+use holdfast_protocol::kernel::{
+    EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord,
+};
 
 use super::slot::Slot;
 
@@ -35,6 +37,12 @@ pub trait Reader {
     ///
     /// When the kernel refuses.
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError>;
+    /// Which list of the enrolled is in force, and what is on all lists, in no order.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn enrolment(&self) -> Result<(EnrolmentWord, Vec<EnrolledKey>), BpfError>;
 }
 
 /// What can be written to the maps, one mutation a call. Numbers and indices are below the
@@ -64,4 +72,18 @@ pub trait Writer {
     ///
     /// When the kernel refuses.
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError>;
+    /// Adds `key` to a list of the enrolled that is not in force, in one step.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn list(&mut self, key: &EnrolledKey) -> Result<(), BpfError>;
+    /// Removes `key` from a list that is not in force, in one step.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn strike(&mut self, key: &EnrolledKey) -> Result<(), BpfError>;
+    /// Puts a list in force in one step, after everything written before.
+    fn publish_enrolment(&mut self, word: EnrolmentWord);
 }

@@ -7,7 +7,9 @@
 use holdfast_bpf::BpfError;
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
-use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord};
+use holdfast_protocol::kernel::{
+    EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord,
+};
 
 use super::estate::{Capacity, Reader, Writer};
 use super::slot::Slot;
@@ -28,6 +30,8 @@ struct Maps {
     services: MappedArray<ServiceRecord>,
     frontends: HashMap<FrontendKey, Frontend>,
     counters: PerCpuArray<ServiceCounters>,
+    enrolment: MappedArray<EnrolmentWord>,
+    enrolled: HashMap<EnrolledKey, u32>,
 }
 
 impl ShadowMaps {
@@ -43,6 +47,8 @@ impl ShadowMaps {
             services: MappedArray::map(estate.services)?,
             frontends: HashMap::new(estate.frontends)?,
             counters: PerCpuArray::new(estate.counters)?,
+            enrolment: MappedArray::map(estate.enrolment)?,
+            enrolled: HashMap::new(estate.enrolled)?,
         }))
     }
 
@@ -90,6 +96,7 @@ impl Maps {
     fn protect(&mut self, writable: bool) -> Result<(), BpfError> {
         self.heads.protect(writable)?;
         self.tables.protect(writable)?;
+        self.enrolment.protect(writable)?;
         self.services.protect(writable)
     }
 }
@@ -133,6 +140,11 @@ impl Reader for Maps {
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
         self.frontends.entries()
     }
+
+    fn enrolment(&self) -> Result<(EnrolmentWord, Vec<EnrolledKey>), BpfError> {
+        let keys = self.enrolled.entries()?.into_iter().map(|(key, _)| key);
+        Ok((self.enrolment.read(0), keys.collect()))
+    }
 }
 
 /// Both kinds of maps are read alike.
@@ -157,6 +169,10 @@ macro_rules! read_through {
 
             fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
                 self.0.frontends()
+            }
+
+            fn enrolment(&self) -> Result<(EnrolmentWord, Vec<EnrolledKey>), BpfError> {
+                self.0.enrolment()
             }
         }
 
@@ -201,5 +217,17 @@ impl Writer for GrantedMaps {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
         self.0.frontends.delete(key)
+    }
+
+    fn list(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {
+        self.0.enrolled.update(key, &0)
+    }
+
+    fn strike(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {
+        self.0.enrolled.delete(key)
+    }
+
+    fn publish_enrolment(&mut self, word: EnrolmentWord) {
+        self.0.enrolment.publish(word);
     }
 }

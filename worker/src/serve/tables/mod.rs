@@ -10,6 +10,7 @@
 //!   takes over walks the heads and knows what is in use.
 //! - [`plan`]: from observed to desired, as a list of mutations of which every prefix leaves each
 //!   service wholly old or wholly new. Pure.
+//! - [`enrolment`]: the same for who is enrolled.
 //! - [`ranges`]: which slots are free.
 //! - [`rest`]: which free slots and numbers no program can still be reading.
 //! - [`apply`]: a plan, carried out a bounded batch at a time.
@@ -17,6 +18,7 @@
 
 pub mod apply;
 pub mod desired;
+pub mod enrolment;
 pub mod estate;
 pub mod maps;
 #[cfg(test)]

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_bpf::BpfError;
-use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceRecord, TableHeader};
+use holdfast_protocol::kernel::{
+    EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord, TableHeader,
+};
 
 use super::desired::Table;
 use super::estate::{Capacity, Reader, Writer};
@@ -34,6 +36,8 @@ pub struct Model {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// Connections counted per number, instead of per CPU.
     pub counters: Vec<u64>,
+    pub enrolment: EnrolmentWord,
+    pub enrolled: BTreeSet<EnrolledKey>,
     /// Slots that were in a published table since the last grace period.
     warm_slots: BTreeSet<u32>,
     /// Numbers that were published, or named by a frontend, since the last grace period.
@@ -59,6 +63,8 @@ impl Model {
             slots: vec![slot::UNTOUCHED; capacity.slots as usize],
             frontends: BTreeMap::new(),
             counters: vec![0; services],
+            enrolment: EnrolmentWord::default(),
+            enrolled: BTreeSet::new(),
             warm_slots: BTreeSet::new(),
             warm_numbers: BTreeSet::new(),
         }
@@ -127,6 +133,10 @@ impl Reader for Model {
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
         Ok(self.frontends.iter().map(|(key, frontend)| (*key, *frontend)).collect())
     }
+
+    fn enrolment(&self) -> Result<(EnrolmentWord, Vec<EnrolledKey>), BpfError> {
+        Ok((self.enrolment, self.enrolled.iter().copied().collect()))
+    }
 }
 
 impl Writer for Model {
@@ -161,5 +171,19 @@ impl Writer for Model {
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
         self.frontends.remove(key);
         Ok(())
+    }
+
+    fn list(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {
+        self.enrolled.insert(*key);
+        Ok(())
+    }
+
+    fn strike(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {
+        self.enrolled.remove(key);
+        Ok(())
+    }
+
+    fn publish_enrolment(&mut self, word: EnrolmentWord) {
+        self.enrolment = word;
     }
 }

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_protocol::kernel::{
-    EndpointSlot, Frontend, FrontendKey, HeadWord, PROTOCOL_TCP, ServiceRecord, mapped, policy,
+    EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, PROTOCOL_TCP,
+    ServiceRecord, mapped, policy,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -122,6 +123,18 @@ impl Writer for Recorder {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), holdfast_bpf::BpfError> {
         self.after(|model| model.delete_frontend(key))
+    }
+
+    fn list(&mut self, key: &EnrolledKey) -> Result<(), holdfast_bpf::BpfError> {
+        self.after(|model| model.list(key))
+    }
+
+    fn strike(&mut self, key: &EnrolledKey) -> Result<(), holdfast_bpf::BpfError> {
+        self.after(|model| model.strike(key))
+    }
+
+    fn publish_enrolment(&mut self, word: EnrolmentWord) {
+        self.after(|model| model.publish_enrolment(word));
     }
 }
 

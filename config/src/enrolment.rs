@@ -1,0 +1,99 @@
+//! `enrolment`: which sockets of the governed cgroup are governed.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use crate::diagnostic::{Diagnostics, FileName, Position};
+use crate::fields::{Fields, list, scalar};
+use crate::limit::{MAX_ENROLLED, MAX_PATH_BYTES};
+use crate::model::Enrolment;
+use crate::report::{Excerpt, Report};
+use crate::tree::{Node, Scalar, Value};
+
+/// The key of a file.
+pub(crate) const KEY: &str = "enrolment";
+const KEYS: [&str; 2] = ["cgroups", "network_namespaces"];
+
+/// An enrolment, and where it stands.
+pub(crate) struct Enrolled {
+    file: usize,
+    position: Position,
+    enrolment: Enrolment,
+}
+
+/// The enrolment in the file whose tree is `root`, if it says one that can be told.
+pub(crate) fn of_file(root: &Node, file: usize, report: &mut Report<'_>) -> Option<Enrolled> {
+    let Value::Mapping(entries) = &root.value else { return None };
+    let entry = entries.iter().find(|entry| entry.key == KEY)?;
+    let (node, position) = (&entry.value, entry.position);
+    let fields = Fields::of(node, "`enrolment`", &KEYS, report)?;
+    let enrolment = Enrolment {
+        cgroups: paths(&fields, KEYS[0], report),
+        network_namespaces: paths(&fields, KEYS[1], report),
+    };
+    if KEYS.iter().all(|key| fields.get(key).is_none()) {
+        report.at(position, "`enrolment` lists nothing: leave it out to govern the whole cgroup");
+    }
+    Some(Enrolled { file, position, enrolment })
+}
+
+/// The enrolment of all files together: one of them may say it.
+pub(crate) fn only(
+    enrolled: Vec<Enrolled>,
+    files: &[FileName],
+    diagnostics: &mut Diagnostics,
+) -> Option<Enrolment> {
+    let mut enrolled = enrolled.into_iter();
+    let first = enrolled.next()?;
+    let place = files[first.file].at(first.position);
+    for other in enrolled {
+        let message = format_args!("`enrolment` is said already, at {place}: say it in one file");
+        diagnostics.push(&files[other.file], other.position, message);
+    }
+    Some(first.enrolment)
+}
+
+/// The paths of the list `key`, which may be left out, but not be empty: nobody would be governed.
+fn paths(fields: &Fields<'_>, key: &str, report: &mut Report<'_>) -> Vec<PathBuf> {
+    let Some(node) = fields.get(key) else { return Vec::new() };
+    let Some(items) = list(node, key, MAX_ENROLLED, report) else { return Vec::new() };
+    if items.is_empty() {
+        report.at(node.position, format_args!("`{key}` is empty: write at least one"));
+    }
+    let mut first = HashMap::new();
+    let mut paths = Vec::with_capacity(items.len());
+    for item in items {
+        let accepted = scalar(item, "the path", report)
+            .and_then(|scalar| report.accept(item.position, absolute(scalar)));
+        let Some(path) = accepted else { continue };
+        if let Some(earlier) = first.insert(path.clone(), item.position) {
+            let path = path.display();
+            report.at(item.position, format_args!("{path} is listed already at {earlier}"));
+        }
+        paths.push(path);
+    }
+    paths
+}
+
+/// An absolute path that leads nowhere but down.
+fn absolute(scalar: &Scalar) -> Result<PathBuf, String> {
+    let text = scalar.text.as_str();
+    let wanted = "write it from the root on, without `.` and `..`, such as \
+                  /sys/fs/cgroup/web.slice or /run/netns/blue";
+    if scalar.is_null() {
+        return Err(format!("the path is empty: {wanted}"));
+    }
+    if text.len() > MAX_PATH_BYTES {
+        return Err(format!("a path of {} bytes: the limit is {MAX_PATH_BYTES}", text.len()));
+    }
+    let leads_down =
+        |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    let path = Path::new(text);
+    if !path.is_absolute() || text.contains('\0') || text.split('/').any(|part| part == ".") {
+        return Err(format!("the path {} is not absolute: {wanted}", Excerpt(text)));
+    }
+    if !path.components().all(leads_down) {
+        return Err(format!("the path {} leads upwards: {wanted}", Excerpt(text)));
+    }
+    Ok(path.components().collect())
+}

@@ -18,8 +18,9 @@ help: ## list the targets
 demo: build ## show the main job: 15 seconds of worker kills under connect load
 	@$(TARGET)/release/holdfast-chaos demo
 
-bench: build ## measure on this machine how long a takeover takes
+bench: build ## measure on this machine how long a takeover takes, and what a connection costs
 	@$(TARGET)/release/holdfast-bench takeover
+	@$(TARGET)/release/holdfast-bench connect
 
 chaos: build ## 60 seconds of every fault under load; report and page in target/chaos
 	@mkdir -p $(TARGET)/chaos

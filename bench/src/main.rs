@@ -1,7 +1,8 @@
 //! `holdfast-bench`: how long things take, measured on the real binaries and the real kernel.
 //!
 //! - [`takeover`]: from the kill of the worker that writes to the grant of the next one.
-//! - [`figures`]: many durations, summed up (pure).
+//! - [`connect`]: what governance costs a connection.
+//! - [`figures`], [`spread`]: many durations, and the figures of many rounds, summed up (pure).
 //!
 //! Each measurement runs in a private patch of the machine, prints a table for people, and last a
 //! line of JSON. `docs/performance.md` says what was found.
@@ -9,7 +10,9 @@
 //! **Architecture Invariant:** nothing here judges. A figure depends on the machine and on what else
 //! runs on it; what must hold whatever the machine is a test.
 
+mod connect;
 mod figures;
+mod spread;
 mod takeover;
 
 use std::process::ExitCode;
@@ -36,6 +39,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Measurement {
+    Connect(connect::Arguments),
     Takeover(takeover::Arguments),
 }
 
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
 fn run(measurement: &Measurement) -> anyhow::Result<ExitCode> {
     let Some(lab) = Lab::here()? else { return outside() };
     match measurement {
+        Measurement::Connect(arguments) => connect::run(&lab, arguments)?,
         Measurement::Takeover(arguments) => takeover::run(&lab, arguments)?,
     }
     Ok(ExitCode::SUCCESS)

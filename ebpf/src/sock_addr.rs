@@ -9,6 +9,10 @@ use holdfast_protocol::kernel::{Address, SocketState, mapped};
 
 use crate::maps::SOCKETS;
 
+/// A [`SocketState`] in the widest accesses that there are.
+const STATE_WORDS: usize = size_of::<SocketState>() / size_of::<u64>();
+type StateWords = [u64; STATE_WORDS];
+
 /// A socket together with the address of a system call, which the program may rewrite.
 pub struct SockAddr<'a> {
     context: &'a SockAddrContext,
@@ -195,11 +199,16 @@ impl<'a> SockAddr<'a> {
     #[inline(always)]
     pub fn remember(&self, mut state: SocketState) {
         // SAFETY: as in `remembered`. The helper copies `state` only if it makes new storage.
-        unsafe {
-            let stored = SOCKETS.get_or_insert_ptr_mut(self.context, Some(&mut state));
-            if !stored.is_null() {
-                *stored = state;
-            }
+        let stored = unsafe { SOCKETS.get_or_insert_ptr_mut(self.context, Some(&mut state)) };
+        if stored.is_null() {
+            return;
+        }
+        let (to, from) = (stored.cast::<StateWords>(), (&raw const state).cast::<StateWords>());
+        for word in 0..STATE_WORDS {
+            // SAFETY: both are of a `SocketState`, which is aligned words without padding, and the
+            // stored one is written as in `remembered`. Volatile keeps the words: of a plain copy
+            // the compiler makes a call of its own that goes byte by byte.
+            unsafe { (&raw mut (*to)[word]).write_volatile((*from)[word]) };
         }
     }
 

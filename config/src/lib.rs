@@ -30,6 +30,7 @@ mod decode;
 mod diagnostic;
 mod fields;
 pub mod limit;
+mod locality;
 mod model;
 mod read;
 mod report;
@@ -40,11 +41,12 @@ mod tree;
 
 pub use balancing::{Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{Config, Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 
-use decode::Located;
+use decode::Contents;
 use diagnostic::{FileName, Position};
 use report::Report;
 
@@ -67,30 +69,38 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
     let mut services = Vec::new();
+    let mut node: Option<(usize, Position, Locality)> = None;
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
-        services.extend(services_of(file, number, &mut report));
+        let contents = contents_of(file, number, &mut report);
+        services.extend(contents.services);
+        if let (Some((first, at, _)), Some((again, _))) = (&node, &contents.node) {
+            let place = files[*first].at(*at);
+            report.at(*again, format_args!("`node` is said already, at {place}: say it once"));
+        }
+        node = node.or(contents.node.map(|(at, node)| (number, at, node)));
     }
-    check::all(&services, &files, &mut diagnostics);
+    let node = node.map(|(_, _, node)| node);
+    check::all(&services, node.is_some(), &files, &mut diagnostics);
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }
-    Ok(Config { services: services.into_iter().map(|located| located.service).collect() })
+    Ok(Config { node, services: services.into_iter().map(|located| located.service).collect() })
 }
 
-/// The services of one file. Its tree is gone when the next file's is grown.
-fn services_of(file: &Source, number: usize, report: &mut Report<'_>) -> Vec<Located> {
+/// What one file says. Its tree is gone when the next file's is grown.
+fn contents_of(file: &Source, number: usize, report: &mut Report<'_>) -> Contents {
     if file.contents.len() > limit::MAX_FILE_BYTES {
         let limit = limit::MAX_FILE_BYTES;
         report.at(
             Position::START,
             format_args!("the file is larger than the limit of {limit} bytes"),
         );
-        return Vec::new();
+        return Contents::default();
     }
     match std::str::from_utf8(&file.contents) {
         Ok(text) => tree::grow(text, report)
-            .map(|root| decode::services(&root, number, report))
+            .map(|root| decode::contents(&root, number, report))
             .unwrap_or_default(),
         Err(error) => {
             let offset = error.valid_up_to();
@@ -99,7 +109,7 @@ fn services_of(file: &Source, number: usize, report: &mut Report<'_>) -> Vec<Loc
                 at,
                 format_args!("the byte at offset {offset} is not UTF-8: save the file as UTF-8"),
             );
-            Vec::new()
+            Contents::default()
         }
     }
 }

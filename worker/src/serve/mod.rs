@@ -25,9 +25,11 @@
 
 mod actors;
 pub mod alias;
+pub mod aside;
 pub mod compile;
 pub mod conversation;
 pub mod grace;
+pub mod locality;
 pub mod log;
 pub mod maglev;
 pub mod memory;

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::Position;
 use crate::fields::{Fields, scalar};
+use crate::locality::{self, LocalityMode};
 use crate::model::Policy;
 use crate::report::Report;
 use crate::scalar::whole_number;
@@ -14,6 +15,8 @@ pub struct Balancing {
     pub hash_by: ClientBy,
     /// Under [`Policy::Maglev`]: one of [`TABLE_SIZES`], at least the number of endpoints.
     pub table_size: Option<u32>,
+    /// What the places of endpoints mean; without it they mean nothing.
+    pub locality: Option<LocalityMode>,
 }
 
 /// How a service's clients are told apart.
@@ -73,9 +76,10 @@ pub(crate) struct Decoded {
 #[derive(Default)]
 pub(crate) struct Positions {
     pub(crate) table_size: Option<Position>,
+    pub(crate) locality: Option<Position>,
 }
 
-const KEYS: [&str; 3] = ["policy", "hash_by", "table_size"];
+const KEYS: [&str; 4] = ["policy", "hash_by", "table_size", "locality"];
 
 /// What `load_balancing` at `node` says; what is wrong with it is reported.
 pub(crate) fn decode(node: &Node, report: &mut Report<'_>) -> Decoded {
@@ -99,10 +103,14 @@ pub(crate) fn decode(node: &Node, report: &mut Report<'_>) -> Decoded {
     }
     let hash_by = fields.get("hash_by").and_then(|node| client_by(node, "`hash_by`", report));
     let table_size = fields.get("table_size").and_then(|node| table_size(node, report));
+    let locality = fields.get("locality").and_then(|node| locality::mode(node, report));
     Decoded {
         policy: policy.flatten().unwrap_or_default(),
-        balancing: Balancing { hash_by: hash_by.unwrap_or_default(), table_size },
-        positions: Positions { table_size: fields.get("table_size").map(|node| node.position) },
+        balancing: Balancing { hash_by: hash_by.unwrap_or_default(), table_size, locality },
+        positions: Positions {
+            table_size: fields.get("table_size").map(|node| node.position),
+            locality: fields.get("locality").map(|node| node.position),
+        },
     }
 }
 

@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use crate::decode::Located;
 use crate::diagnostic::{Diagnostics, FileName, Position};
 use crate::limit::{MAX_ENDPOINTS, MAX_FRONTENDS, MAX_SERVICES};
+use crate::locality::{self, Clash};
 use crate::model::{Endpoint, Port, Protocol};
 
 /// What clients connect to.
@@ -18,7 +19,12 @@ struct Frontend {
 }
 
 /// Takes down every rule that `services` break.
-pub(crate) fn all(services: &[Located], files: &[FileName], diagnostics: &mut Diagnostics) {
+pub(crate) fn all(
+    services: &[Located],
+    is_placed: bool,
+    files: &[FileName],
+    diagnostics: &mut Diagnostics,
+) {
     let mut check = Check { files, diagnostics };
     if !check.fits(services) {
         return;
@@ -29,6 +35,7 @@ pub(crate) fn all(services: &[Located], files: &[FileName], diagnostics: &mut Di
         check.ports(located);
         check.endpoints(located);
         check.table_size(located);
+        check.locality(located, is_placed);
     }
     let frontends = check.frontends(services);
     let addresses: HashSet<IpAddr> = frontends.keys().map(|frontend| frontend.address).collect();
@@ -168,6 +175,21 @@ impl Check<'_> {
                  larger `table_size`, or none"
             );
             self.report(located, at, message);
+        }
+    }
+
+    /// Where the endpoints are goes with what the service makes of it.
+    fn locality(&mut self, located: &Located, is_placed: bool) {
+        let Some(at) = located.balancing.locality else { return };
+        if !located.endpoints_whole {
+            return;
+        }
+        match locality::clash(&located.service, is_placed) {
+            Some(Clash::Mode(message)) => self.report(located, at, message),
+            Some(Clash::Endpoint(index, message)) => {
+                self.report(located, located.endpoints[index], message);
+            }
+            None => {}
         }
     }
 

@@ -5,12 +5,15 @@ use std::num::NonZeroU16;
 
 use crate::balancing;
 use crate::diagnostic::Position;
+use crate::enrolment;
 use crate::fields::{Fields, list, scalar};
 use crate::limit::{
     MAX_ADDRESSES_PER_SERVICE, MAX_ENDPOINTS_PER_SERVICE, MAX_PORTS_PER_SERVICE, MAX_SERVICES,
     MAX_WEIGHT,
 };
-use crate::model::{Endpoint, NoEndpoint, Port, Protocol, Service};
+use crate::locality::{self, Locality};
+use crate::model::{Endpoint, Enrolment, NoEndpoint, Port, Protocol, Service};
+use crate::once::Said;
 use crate::report::Report;
 use crate::scalar::{address, one_of, port_name, service_name, whole_number};
 use crate::tree::{Node, Value};
@@ -42,29 +45,56 @@ pub(crate) struct PortPositions {
     pub(crate) port: Position,
 }
 
-const FILE_KEYS: [&str; 2] = ["services", crate::enrolment::KEY];
+/// Where the node is.
+pub(crate) const NODE_KEY: &str = "node";
+const FILE_KEYS: [&str; 3] = ["services", NODE_KEY, enrolment::KEY];
 const SERVICE_KEYS: [&str; 6] =
     ["name", "addresses", "ports", "load_balancing", "no_endpoint", "endpoints"];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
-const ENDPOINT_KEYS: [&str; 3] = ["address", "port", "weight"];
+const ENDPOINT_KEYS: [&str; 6] = ["address", "port", "weight", "draining", "locality", "priority"];
 
-/// The services of the tree `root`, as far as they can be told; what cannot is reported. A service
-/// comes without the parts that were refused, so that its other ones can be checked.
-pub(crate) fn services(root: &Node, file: usize, report: &mut Report<'_>) -> Vec<Located> {
+/// What a file says.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) services: Vec<Located>,
+    pub(crate) node: Option<Said<Locality>>,
+    pub(crate) enrolment: Option<Said<Enrolment>>,
+}
+
+/// What the tree `root` says, as far as it can be told; what cannot is reported. A service comes
+/// without the parts that were refused, so that its other ones can be checked.
+pub(crate) fn contents(root: &Node, file: usize, report: &mut Report<'_>) -> Contents {
     if matches!(&root.value, Value::Scalar(scalar) if scalar.is_null()) {
         report.at(
             Position::START,
             "the file is empty, as after a save that was cut off: write `services: []` for none",
         );
-        return Vec::new();
+        return Contents::default();
     }
-    Fields::of(root, "the file", &FILE_KEYS, report)
-        .and_then(|fields| fields.require("services", "the file", report))
+    let Some(fields) = Fields::of(root, "the file", &FILE_KEYS, report) else {
+        return Contents::default();
+    };
+    let node = said(&fields, NODE_KEY, file, |node| locality::locality(node, "`node`", report));
+    let enrolment = said(&fields, enrolment::KEY, file, |node| enrolment::enrolment(node, report));
+    let services = fields
+        .require("services", "the file", report)
         .and_then(|node| list(node, "services", MAX_SERVICES, report))
         .unwrap_or_default()
         .iter()
         .filter_map(|node| service(node, file, report))
-        .collect()
+        .collect();
+    Contents { services, node, enrolment }
+}
+
+/// What `decode` makes of the value of `key`, if it is there and makes sense.
+fn said<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    file: usize,
+    decode: impl FnOnce(&Node) -> Option<T>,
+) -> Option<Said<T>> {
+    let node = fields.get(key)?;
+    Some(Said { file, position: node.position, value: decode(node)? })
 }
 
 fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located> {
@@ -162,6 +192,8 @@ fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<Endpoint> {
         .and_then(|(node, scalar)| report.accept(node.position, address(scalar)));
     let port = fields.get("port").map(|node| number(node, "port", report));
     let weight = fields.get("weight").map(|node| weight(node, report));
+    let draining = fields.get("draining").map(|node| truth(node, "`draining`", report));
+    let place = locality::place(&fields, report);
     Some(Endpoint {
         address: address?,
         port: match port {
@@ -169,6 +201,8 @@ fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<Endpoint> {
             Some(port) => Some(port?),
         },
         weight: weight.unwrap_or(Some(DEFAULT_WEIGHT))?,
+        draining: draining.unwrap_or(Some(false))?,
+        place: place?,
     })
 }
 
@@ -178,6 +212,10 @@ const DEFAULT_WEIGHT: u16 = 1;
 fn weight(node: &Node, report: &mut Report<'_>) -> Option<u16> {
     let scalar = scalar(node, "the weight", report)?;
     report.accept(node.position, whole_number(scalar, "weight", 0..=MAX_WEIGHT))
+}
+
+fn truth(node: &Node, what: &str, report: &mut Report<'_>) -> Option<bool> {
+    choice(node, what, &[("true", true), ("false", false)], report)
 }
 
 fn number(node: &Node, what: &str, report: &mut Report<'_>) -> Option<NonZeroU16> {

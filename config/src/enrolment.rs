@@ -3,54 +3,28 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use crate::diagnostic::{Diagnostics, FileName, Position};
 use crate::fields::{Fields, list, scalar};
 use crate::limit::{MAX_ENROLLED, MAX_PATH_BYTES};
 use crate::model::Enrolment;
 use crate::report::{Excerpt, Report};
-use crate::tree::{Node, Scalar, Value};
+use crate::tree::{Node, Scalar};
 
 /// The key of a file.
 pub(crate) const KEY: &str = "enrolment";
 const KEYS: [&str; 2] = ["cgroups", "network_namespaces"];
 
-/// An enrolment, and where it stands.
-pub(crate) struct Enrolled {
-    file: usize,
-    position: Position,
-    enrolment: Enrolment,
-}
-
-/// The enrolment in the file whose tree is `root`, if it says one that can be told.
-pub(crate) fn of_file(root: &Node, file: usize, report: &mut Report<'_>) -> Option<Enrolled> {
-    let Value::Mapping(entries) = &root.value else { return None };
-    let entry = entries.iter().find(|entry| entry.key == KEY)?;
-    let (node, position) = (&entry.value, entry.position);
+/// The enrolment that `node` says, the value of [`KEY`].
+pub(crate) fn enrolment(node: &Node, report: &mut Report<'_>) -> Option<Enrolment> {
     let fields = Fields::of(node, "`enrolment`", &KEYS, report)?;
     let enrolment = Enrolment {
         cgroups: paths(&fields, KEYS[0], report),
         network_namespaces: paths(&fields, KEYS[1], report),
     };
     if KEYS.iter().all(|key| fields.get(key).is_none()) {
-        report.at(position, "`enrolment` lists nothing: leave it out to govern the whole cgroup");
+        let message = "`enrolment` lists nothing: leave it out to govern the whole cgroup";
+        report.at(node.position, message);
     }
-    Some(Enrolled { file, position, enrolment })
-}
-
-/// The enrolment of all files together: one of them may say it.
-pub(crate) fn only(
-    enrolled: Vec<Enrolled>,
-    files: &[FileName],
-    diagnostics: &mut Diagnostics,
-) -> Option<Enrolment> {
-    let mut enrolled = enrolled.into_iter();
-    let first = enrolled.next()?;
-    let place = files[first.file].at(first.position);
-    for other in enrolled {
-        let message = format_args!("`enrolment` is said already, at {place}: say it in one file");
-        diagnostics.push(&files[other.file], other.position, message);
-    }
-    Some(first.enrolment)
+    Some(enrolment)
 }
 
 /// The paths of the list `key`, which may be left out, but not be empty: nobody would be governed.

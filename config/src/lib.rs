@@ -16,8 +16,8 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `balancing` is what `load_balancing` says, and `enrolment` what stands beside the services;
-//! `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
+//! `balancing` is what `load_balancing` says, and `enrolment` what stands beside the services, `once`
+//! for all files; `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
@@ -32,7 +32,9 @@ mod diagnostic;
 mod enrolment;
 mod fields;
 pub mod limit;
+mod locality;
 mod model;
+mod once;
 mod read;
 mod report;
 mod scalar;
@@ -42,13 +44,13 @@ mod tree;
 
 pub use balancing::{Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{Config, Endpoint, Enrolment, NoEndpoint, Policy, Port, Protocol, Service};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 
-use decode::Located;
+use decode::Contents;
 use diagnostic::{FileName, Position};
-use enrolment::Enrolled;
 use report::Report;
 
 /// The configuration that `sources` say.
@@ -69,41 +71,37 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         let nowhere = FileName::new(0, "configuration");
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
-    let (mut services, mut enrolled) = (Vec::new(), Vec::new());
+    let (mut services, mut nodes, mut enrolments) = (Vec::new(), Vec::new(), Vec::new());
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
-        services.extend(services_of(file, number, &mut enrolled, &mut report));
+        let contents = contents_of(file, number, &mut report);
+        services.extend(contents.services);
+        nodes.extend(contents.node);
+        enrolments.extend(contents.enrolment);
     }
-    check::all(&services, &files, &mut diagnostics);
-    let enrolment = enrolment::only(enrolled, &files, &mut diagnostics);
+    let node = once::only(decode::NODE_KEY, nodes, &files, &mut diagnostics);
+    let enrolment = once::only(enrolment::KEY, enrolments, &files, &mut diagnostics);
+    check::all(&services, node.is_some(), &files, &mut diagnostics);
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }
     let services = services.into_iter().map(|located| located.service).collect();
-    Ok(Config { services, enrolment })
+    Ok(Config { node, enrolment, services })
 }
 
-/// The services of one file, and its enrolment. Its tree is gone when the next file's is grown.
-fn services_of(
-    file: &Source,
-    number: usize,
-    enrolled: &mut Vec<Enrolled>,
-    report: &mut Report<'_>,
-) -> Vec<Located> {
+/// What one file says. Its tree is gone when the next file's is grown.
+fn contents_of(file: &Source, number: usize, report: &mut Report<'_>) -> Contents {
     if file.contents.len() > limit::MAX_FILE_BYTES {
         let limit = limit::MAX_FILE_BYTES;
         report.at(
             Position::START,
             format_args!("the file is larger than the limit of {limit} bytes"),
         );
-        return Vec::new();
+        return Contents::default();
     }
     match std::str::from_utf8(&file.contents) {
         Ok(text) => tree::grow(text, report)
-            .map(|root| {
-                enrolled.extend(enrolment::of_file(&root, number, report));
-                decode::services(&root, number, report)
-            })
+            .map(|root| decode::contents(&root, number, report))
             .unwrap_or_default(),
         Err(error) => {
             let offset = error.valid_up_to();
@@ -112,7 +110,7 @@ fn services_of(
                 at,
                 format_args!("the byte at offset {offset} is not UTF-8: save the file as UTF-8"),
             );
-            Vec::new()
+            Contents::default()
         }
     }
 }

@@ -7,10 +7,13 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use crate::balancing::Balancing;
+use crate::locality::{Locality, Place};
 
 /// A whole configuration: all files together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
+    /// Where the node is, if that is said.
+    pub node: Option<Locality>,
     /// In the order of the files, and within a file in its own. Names are unique.
     pub services: Vec<Service>,
     /// Which sockets are governed; all of them without it.
@@ -69,6 +72,10 @@ pub struct Endpoint {
     pub port: Option<NonZeroU16>,
     /// 0 to 10,000. An endpoint of weight 0 gets no new connections, whatever the policy.
     pub weight: u16,
+    /// Whether it gets no new connections, and keeps those it has.
+    pub draining: bool,
+    /// Where it stands among the others, if that is said.
+    pub place: Option<Place>,
 }
 
 /// A transport protocol.
@@ -108,17 +115,27 @@ pub enum NoEndpoint {
 }
 
 impl Service {
-    /// The endpoints that get the new connections to `frontend`, one of the service's addresses.
+    /// The endpoints that can get the new connections to `frontend`, one of the service's addresses.
     ///
-    /// An IPv4 socket reaches IPv4 endpoints only. An IPv6 socket uses the IPv6 ones, or, if there
-    /// is none, the IPv4 ones through their mapped form. Those of weight 0 get none.
+    /// An IPv4 socket reaches IPv4 endpoints only. An IPv6 socket uses the IPv6 ones, or, if none of
+    /// them is usable, the IPv4 ones through their mapped form. Those that are not usable get none.
     pub fn endpoints_for(&self, frontend: IpAddr) -> impl Iterator<Item = &Endpoint> {
-        let ipv6 = frontend.is_ipv6() && self.usable().any(|endpoint| endpoint.address.is_ipv6());
-        self.usable().filter(move |endpoint| endpoint.address.is_ipv6() == ipv6)
+        self.candidates_for(frontend).filter(|endpoint| endpoint.is_usable())
     }
 
-    fn usable(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().filter(|endpoint| endpoint.weight > 0)
+    /// The same with those that are not usable.
+    pub fn candidates_for(&self, frontend: IpAddr) -> impl Iterator<Item = &Endpoint> {
+        let usable = |endpoint: &Endpoint| endpoint.address.is_ipv6() && endpoint.is_usable();
+        let ipv6 = frontend.is_ipv6() && self.endpoints.iter().any(usable);
+        self.endpoints.iter().filter(move |endpoint| endpoint.address.is_ipv6() == ipv6)
+    }
+}
+
+impl Endpoint {
+    /// Whether it may get new connections: it has a weight and is not draining.
+    #[must_use]
+    pub const fn is_usable(&self) -> bool {
+        self.weight > 0 && !self.draining
     }
 }
 

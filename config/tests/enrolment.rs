@@ -38,7 +38,7 @@ fn cgroups_and_namespaces_are_listed_by_path() {
 
 #[test]
 fn what_enrols_nobody_is_refused() {
-    refused("enrolment: {}\n", "a.yaml:2:1: `enrolment` lists nothing");
+    refused("enrolment: {}\n", "a.yaml:2:12: `enrolment` lists nothing");
     refused("enrolment: { cgroups: [] }\n", "a.yaml:2:23: `cgroups` is empty: write at least one");
     refused("enrolment:\n", "`enrolment` is empty");
     refused("enrolment: { cgroup: [/a] }\n", "did you mean `cgroups`?");
@@ -51,7 +51,7 @@ fn a_path_leads_down_from_the_root() {
         ("./a", "is not absolute"),
         ("/a/./b", "is not absolute"),
         ("/a/../b", "leads upwards"),
-        ("", "the path is empty"),
+        ("~", "the path is empty"),
     ] {
         refused(&format!("enrolment: {{ cgroups: [/ok, {path}, /x] }}\n"), expected);
     }
@@ -70,5 +70,8 @@ fn one_file_says_it() {
     let errors = parse(&Sources::new(vec![source("a.yaml"), source("b.yaml")]))
         .expect_err("it is refused")
         .to_string();
-    assert!(errors.contains("b.yaml:2:1: `enrolment` is said already, at a.yaml:2:1"), "{errors}");
+    assert!(
+        errors.contains("b.yaml:2:12: `enrolment` is said already, at a.yaml:2:12: say it once"),
+        "{errors}"
+    );
 }

@@ -148,6 +148,7 @@ fn page(rows: u32, first: u32, next: Option<u32>) -> Response {
         port_name: "http".to_owned(),
         endpoint: format!("127.0.0.1:{number}"),
         weight: 1,
+        state: "active".to_owned(),
     };
     let rows = (first..first + rows).map(row).collect();
     Response::Worker(wire::encode(&WorkerAnswer::Endpoints { rows, next }).unwrap())

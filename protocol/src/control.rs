@@ -301,7 +301,7 @@ pub struct ServiceRow {
     pub addresses: Vec<String>,
     /// How an endpoint is chosen, as the configuration says it.
     pub policy: String,
-    /// How many endpoints it has.
+    /// How many endpoints get connections.
     pub endpoints: u32,
     /// Connections sent to an endpoint so far.
     pub connections: u64,
@@ -309,7 +309,8 @@ pub struct ServiceRow {
     pub refused: u64,
 }
 
-/// One endpoint of one port of a service, as programmed in the kernel.
+/// One endpoint of one port of a service: as programmed in the kernel if it is active, else as
+/// configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRow {
     /// The service's name.
@@ -320,6 +321,9 @@ pub struct EndpointRow {
     pub endpoint: String,
     /// Its weight.
     pub weight: u16,
+    /// `active`, or why it gets no new connections: `draining`, `idle` (weight 0) or `standby` (another
+    /// locality, priority or family is used).
+    pub state: String,
 }
 
 impl Message for Request {

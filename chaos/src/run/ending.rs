@@ -36,7 +36,8 @@ pub fn differences(lab: &Lab, configuration: &Configuration<'_>) -> Vec<String> 
         Ok(rows) => rows,
         Err(error) => return vec![format!("the endpoints cannot be read: {error}")],
     };
-    let served = rows.into_iter().filter(|row| Site::is_served(&row.service));
+    let is_programmed = |row: &EndpointRow| Site::is_served(&row.service) && row.state == "active";
+    let served = rows.into_iter().filter(is_programmed);
     let mut there: Vec<_> = served.map(|row| (row.service, row.endpoint, row.weight)).collect();
     there.sort();
     let wanted = configuration.programmed();

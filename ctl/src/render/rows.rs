@@ -34,6 +34,9 @@ pub fn services(rows: &[ServiceRow]) -> String {
     table.render()
 }
 
+/// The state of an endpoint that gets connections.
+const ACTIVE: &str = "active";
+
 /// One line for each endpoint of a port.
 pub fn endpoints(rows: &[EndpointRow]) -> String {
     if rows.is_empty() {
@@ -44,6 +47,7 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
         Column::text("PORT"),
         Column::text("ENDPOINT"),
         Column::number("WEIGHT"),
+        Column::text("STATE"),
     ]);
     for row in rows {
         table.push([
@@ -51,6 +55,7 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
             Cell::new(&row.port_name),
             Cell::new(&row.endpoint),
             Cell::new(row.weight),
+            if row.state == ACTIVE { Cell::new(ACTIVE) } else { Cell::styled(NOTABLE, &row.state) },
         ]);
     }
     table.render()
@@ -141,15 +146,22 @@ hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs
 
     #[test]
     fn endpoints_line_up() {
-        let row = EndpointRow {
+        let row = |weight, state: &str| EndpointRow {
             service: "web".to_owned(),
             port_name: "http".to_owned(),
             endpoint: "127.0.0.1:18080".to_owned(),
-            weight: 10_000,
+            weight,
+            state: state.to_owned(),
         };
+        let text = endpoints(&[row(10_000, "active"), row(1, "draining")]);
         assert_eq!(
-            strip_str(&endpoints(&[row])).to_string(),
-            "SERVICE  PORT  ENDPOINT         WEIGHT\nweb      http  127.0.0.1:18080   10000\n"
+            strip_str(&text).to_string(),
+            "\
+SERVICE  PORT  ENDPOINT         WEIGHT  STATE
+web      http  127.0.0.1:18080   10000  active
+web      http  127.0.0.1:18080       1  draining
+"
         );
+        assert!(text.contains(&super::super::paint(NOTABLE, "draining")), "{text:?}");
     }
 }

@@ -124,6 +124,7 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
                     port_name: "http".into(),
                     endpoint: "127.0.0.1:18080".into(),
                     weight: 10_000,
+                    state: "active".into(),
                 }],
                 next: None,
             },

@@ -17,13 +17,13 @@ use crate::scene::{mapped, put_in_force, serve, virtual_address, virtual_address
 
 /// What a client of each family connects to: the two addresses of a service, and the first one as an
 /// IPv6 socket says it.
-fn addresses() -> [SocketAddr; 3] {
+pub fn addresses() -> [SocketAddr; 3] {
     let v4 = virtual_address(10, 80);
     [v4, virtual_address6(0x10, 80), mapped(v4)]
 }
 
 /// The service at [`addresses`], without an endpoint.
-fn service(balancing: &str) -> Service {
+pub fn service(balancing: &str) -> Service {
     let [v4, v6, _] = addresses();
     Service::tcp("web", v4).at(v6.ip()).balanced(balancing)
 }
@@ -40,7 +40,7 @@ fn with_endpoints(service: Service, backends: &[Backend]) -> Service {
 }
 
 /// The backend that one connection to `address` reaches.
-fn reached(address: SocketAddr, names: &[&str]) -> String {
+pub fn reached(address: SocketAddr, names: &[&str]) -> String {
     match attempt(&Target::tcp(address, names)) {
         Attempt::Reached(name) => name,
         other => panic!("{address}: {other:?}"),

@@ -2,7 +2,7 @@
 //!
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
-//! - [`balancing`]: every way of choosing an endpoint, over all families and worker kills.
+//! - [`balancing`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
@@ -29,6 +29,7 @@ mod footprint;
 mod init;
 mod interrupted;
 mod lifecycle;
+mod locality;
 mod losses;
 mod metrics;
 mod out_of_memory;

@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 
 use holdfast_config::{
-    Config, Diagnostics, Enrolment, NoEndpoint, Port, Protocol, Service, Sources, parse,
+    Config, Diagnostics, Endpoint, Enrolment, Locality, NoEndpoint, Port, Protocol, Service,
+    Sources, parse,
 };
 use holdfast_protocol::kernel::{
     Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped,
 };
 
 use super::alias::Row;
-use super::spread::{Chosen, Spread, spread};
+use super::aside::{self, Aside};
+use super::spread::{Chosen, Spread, chosen, spread};
 use super::tables::desired::{Desired, DesiredService, Table};
 
 /// The family of a service number, as [`ServiceRecord::family`] says it.
@@ -27,6 +29,8 @@ pub struct Compiled {
     pub desired: Desired,
     /// Who is enrolled; everybody without it.
     pub enrolment: Option<Enrolment>,
+    /// Endpoints that are configured and get no connections, so that they can be shown.
+    pub aside: Vec<Aside>,
     /// What it is known by.
     pub summary: Summary,
 }
@@ -55,7 +59,9 @@ pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
         services: count(config.services.len()),
         endpoints: count(endpoints),
     };
-    Ok(Compiled { desired: compile(&config), enrolment: config.enrolment, summary })
+    let desired = compile(&config);
+    let aside = aside::aside(&config, &desired);
+    Ok(Compiled { desired, aside, enrolment: config.enrolment, summary })
 }
 
 fn count(items: usize) -> u32 {
@@ -69,7 +75,7 @@ pub fn compile(config: &Config) -> Desired {
     for service in &config.services {
         for port in &service.ports {
             for family in [Family::Ipv4, Family::Ipv6] {
-                services.extend(compile_port(service, port, family));
+                services.extend(compile_port(service, config.node.as_ref(), port, family));
             }
         }
     }
@@ -77,7 +83,12 @@ pub fn compile(config: &Config) -> Desired {
 }
 
 /// One port of `service` in one family, if the service has an address of that family.
-fn compile_port(service: &Service, port: &Port, family: Family) -> Option<DesiredService> {
+fn compile_port(
+    service: &Service,
+    node: Option<&Locality>,
+    port: &Port,
+    family: Family,
+) -> Option<DesiredService> {
     let of_family = |address: &&IpAddr| {
         if address.is_ipv4() { family == Family::Ipv4 } else { family == Family::Ipv6 }
     };
@@ -87,7 +98,7 @@ fn compile_port(service: &Service, port: &Port, family: Family) -> Option<Desire
     Some(DesiredService {
         record: record(service, port, family),
         keys: keys.map(|address| key(*address, port)).collect(),
-        table: table(service, port, *representative),
+        table: table(service, node, port, *representative),
     })
 }
 
@@ -111,11 +122,9 @@ fn key(address: IpAddr, port: &Port) -> FrontendKey {
     }
 }
 
-fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
-    let chosen: Vec<Chosen<'_>> = service
-        .endpoints_for(frontend)
-        .map(|endpoint| Chosen { endpoint, share: u64::from(endpoint.weight) })
-        .collect();
+fn table(service: &Service, node: Option<&Locality>, port: &Port, frontend: IpAddr) -> Table {
+    let candidates: Vec<&Endpoint> = service.candidates_for(frontend).collect();
+    let chosen = chosen(service, node, &candidates);
     let Spread { policy, rows, lookup, settings } = spread(service, &chosen);
     let slot = |(Chosen { endpoint, .. }, row): (&Chosen<'_>, &Row)| EndpointSlot {
         address: kernel_address(endpoint.address),
@@ -135,7 +144,9 @@ fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
     }
 }
 
-const fn protocol(protocol: Protocol) -> u8 {
+/// The number of a protocol.
+#[must_use]
+pub const fn protocol(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => PROTOCOL_TCP,
         Protocol::Udp => PROTOCOL_UDP,
@@ -152,7 +163,8 @@ fn errno(no_endpoint: NoEndpoint) -> u16 {
 }
 
 /// `address` in the form of the maps: its bytes in network order, as native words.
-fn kernel_address(address: IpAddr) -> Address {
+#[must_use]
+pub fn kernel_address(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(address) => mapped(u32::from_ne_bytes(address.octets())),
         IpAddr::V6(address) => {
@@ -166,7 +178,8 @@ fn kernel_address(address: IpAddr) -> Address {
 }
 
 /// `name` padded with zeros. The configuration keeps names at most one byte shorter than the field.
-fn padded<const BYTES: usize>(name: &str) -> [u8; BYTES] {
+#[must_use]
+pub fn padded<const BYTES: usize>(name: &str) -> [u8; BYTES] {
     let mut field = [0; BYTES];
     field[..name.len()].copy_from_slice(name.as_bytes());
     field
@@ -266,6 +279,44 @@ mod tests {
         assert_eq!(ipv6.table.lookup, [0; 1021]);
         // A client has the same endpoint on every port.
         assert_eq!(ipv4.table.lookup, other_port.table.lookup);
+    }
+
+    #[test]
+    fn locality_becomes_shares_that_the_programs_need_not_understand() {
+        let text = |mode: &str, broken: &str| {
+            format!(
+            "node: {{ region: eu, zone: a }}
+services: [{{ name: a, addresses: [127.96.0.1], ports: [{{ name: p, port: 1 }}],
+               load_balancing: {{ locality: {{ mode: {mode} }} }},
+               endpoints: [{{ address: 127.0.0.1, port: 11, locality: {{ region: eu, zone: a }}, {broken} }},
+                           {{ address: 127.0.0.1, port: 12, locality: {{ region: eu, zone: a }} }},
+                           {{ address: 127.0.0.1, port: 13, locality: {{ region: eu, zone: b }} }}] }}]"
+        )
+        };
+        let table = |mode, broken| desired(&text(mode, broken)).services.remove(0);
+        let whole = table("failover", "weight: 1");
+        assert_eq!((ports(&whole), whole.table.policy), (vec![11, 12], policy::RANDOM));
+        // Half of two is healthy: 5/7 of all connections go to it, 2/7 to the other zone.
+        let half = table("failover", "draining: true");
+        assert_eq!((ports(&half), half.table.policy), (vec![12, 13], policy::WEIGHTED));
+        let share = u64::from(u32::MAX) * 4 / 7;
+        let [first, second] = &half.table.endpoints[..] else { panic!("{half:?}") };
+        assert_eq!((first.alias, second.alias), (0, 0));
+        assert!(u64::from(second.threshold).abs_diff(share) < 2, "{second:?}");
+        assert_eq!(ports(&table("strict", "weight: 1")), [11, 12]);
+        assert_eq!(ports(&table("strict", "draining: true")), [12]);
+    }
+
+    #[test]
+    fn strict_with_nothing_in_the_own_locality_has_no_endpoint() {
+        let desired = desired(
+            "node: { region: eu }
+services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }], no_endpoint: deny,
+               load_balancing: { policy: weighted, locality: { mode: strict } },
+               endpoints: [{ address: 127.0.0.1, locality: { region: us } }] }]",
+        );
+        let table = &desired.services[0].table;
+        assert_eq!((table.endpoints.len(), table.no_endpoint_errno), (0, 1));
     }
 
     #[test]

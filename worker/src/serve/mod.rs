@@ -26,10 +26,12 @@
 
 mod actors;
 pub mod alias;
+pub mod aside;
 pub mod compile;
 pub mod conversation;
 pub mod grace;
 pub mod http;
+pub mod locality;
 pub mod log;
 pub mod maglev;
 pub mod memory;

@@ -6,8 +6,8 @@ use holdfast_bpf::BpfError;
 use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
 use holdfast_protocol::wire;
 
+use super::compile::Compiled;
 use super::rows::Snapshot;
-use super::tables::desired::Desired;
 use super::tables::estate::Reader;
 use super::tables::maps::Counters;
 use super::tables::observe::observe;
@@ -23,17 +23,17 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// The answer to `query` about `maps`, in the order of `desired` and in its own packet format.
+    /// The answer to `query` about `maps`, in the order of `compiled` and in its own packet format.
     pub fn answer<M: Reader + Counters>(
         &mut self,
         query: &[u8],
         maps: &M,
-        desired: Option<&Desired>,
+        compiled: Option<&Compiled>,
         now: Instant,
     ) -> Vec<u8> {
         let answer = match wire::decode::<WorkerQuery>(query) {
             Ok(query) => self
-                .page(&query, maps, desired, now)
+                .page(&query, maps, compiled, now)
                 .unwrap_or_else(|error| WorkerAnswer::Failed { reason: error.to_string() }),
             Err(error) => WorkerAnswer::Failed { reason: error.to_string() },
         };
@@ -44,7 +44,7 @@ impl Queries {
         &mut self,
         query: &WorkerQuery,
         maps: &M,
-        desired: Option<&Desired>,
+        compiled: Option<&Compiled>,
         now: Instant,
     ) -> Result<WorkerAnswer, BpfError> {
         let (WorkerQuery::Services { offset } | WorkerQuery::Endpoints { offset }) = *query;
@@ -52,7 +52,7 @@ impl Queries {
             self.kept.take().filter(|(taken, _)| offset > 0 && now < *taken + SNAPSHOT_LIFE);
         let (taken, snapshot) = match usable {
             Some(kept) => kept,
-            None => (now, Snapshot::new(&observe(maps)?, desired)),
+            None => (now, Snapshot::new(&observe(maps)?, compiled)),
         };
         let answer = match query {
             WorkerQuery::Services { .. } => snapshot.services(offset, maps)?,

@@ -8,7 +8,9 @@ use holdfast_protocol::control::{EndpointRow, ServiceRow, WorkerAnswer};
 use holdfast_protocol::handover::MAX_RELAY_BYTES;
 use holdfast_protocol::kernel::{Address, EndpointSlot, ServiceRecord, is_mapped, policy};
 
-use super::tables::desired::{Desired, name, protocol};
+use super::aside::ACTIVE;
+use super::compile::Compiled;
+use super::tables::desired::{name, protocol};
 use super::tables::maps::Counters;
 use super::tables::observe::{Lead, Observed, Programmed};
 
@@ -37,16 +39,17 @@ struct Port {
     numbers: Vec<u32>,
     addresses: Vec<Address>,
     policy: u8,
-    /// Those of both families, each once.
-    endpoints: Vec<EndpointSlot>,
+    /// Those of both families, each once, with their states.
+    endpoints: Vec<(EndpointSlot, &'static str)>,
 }
 
 impl Snapshot {
-    /// What `observed` says, in the order of `desired`; what is not in there comes last.
+    /// What `observed` says, in the order of `compiled`; what is not in there comes last. Endpoints that
+    /// are only in `compiled` stand behind the others of their port.
     #[must_use]
-    pub fn new(observed: &Observed, desired: Option<&Desired>) -> Self {
+    pub fn new(observed: &Observed, compiled: Option<&Compiled>) -> Self {
         let mut places: HashMap<ServiceRecord, usize> = HashMap::new();
-        for (place, service) in desired.iter().flat_map(|it| &it.services).enumerate() {
+        for (place, service) in compiled.iter().flat_map(|it| &it.desired.services).enumerate() {
             places.entry(familyless(&service.record)).or_insert(place);
         }
         let mut ports: Vec<Port> = Vec::new();
@@ -66,6 +69,16 @@ impl Snapshot {
                 && let Some(at) = by_number.get(&number)
             {
                 ports[*at].addresses.push(key.address);
+            }
+        }
+        let mut by_port: HashMap<([u8; 64], (u16, u8)), usize> = HashMap::new();
+        for (at, port) in ports.iter().enumerate() {
+            let record = &port.record;
+            by_port.insert((record.service, (record.port_be, record.protocol)), at);
+        }
+        for aside in compiled.iter().flat_map(|it| &it.aside) {
+            if let Some(at) = by_port.get(&(aside.service, aside.port)) {
+                ports[*at].endpoints.push((aside.endpoint, aside.state));
             }
         }
         ports.iter_mut().for_each(Port::sort);
@@ -122,7 +135,7 @@ impl Port {
         self.numbers.push(service.number);
         if let Some(table) = &service.table {
             self.policy = table.policy;
-            self.endpoints.extend(&table.endpoints);
+            self.endpoints.extend(table.endpoints.iter().map(|endpoint| (*endpoint, ACTIVE)));
         }
     }
 
@@ -131,7 +144,7 @@ impl Port {
     fn sort(&mut self) {
         self.addresses.sort_by_key(|address| ip(*address));
         let mut seen = std::collections::HashSet::new();
-        self.endpoints.retain(|endpoint| seen.insert((endpoint.address, endpoint.port_be)));
+        self.endpoints.retain(|(endpoint, _)| seen.insert((endpoint.address, endpoint.port_be)));
     }
 
     fn service_row(&self, counters: &impl Counters) -> Result<ServiceRow, BpfError> {
@@ -148,19 +161,25 @@ impl Port {
             protocol: protocol(self.record.protocol).to_owned(),
             addresses: self.addresses.iter().map(|address| ip(*address).to_string()).collect(),
             policy: policy_name(self.policy).to_owned(),
-            endpoints: u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX),
+            endpoints: u32::try_from(self.active()).unwrap_or(u32::MAX),
             connections,
             refused,
         })
     }
 
-    fn endpoint_row(&self, endpoint: &EndpointSlot) -> EndpointRow {
+    /// How many endpoints get connections.
+    fn active(&self) -> usize {
+        self.endpoints.iter().filter(|(_, state)| *state == ACTIVE).count()
+    }
+
+    fn endpoint_row(&self, (endpoint, state): &(EndpointSlot, &'static str)) -> EndpointRow {
         let address = SocketAddr::new(ip(endpoint.address), u16::from_be(endpoint.port_be));
         EndpointRow {
             service: name(&self.record.service),
             port_name: name(&self.record.port_name),
             endpoint: address.to_string(),
             weight: endpoint.weight,
+            state: (*state).to_owned(),
         }
     }
 }
@@ -203,7 +222,7 @@ fn service_bytes(row: &ServiceRow) -> usize {
 }
 
 fn endpoint_bytes(row: &EndpointRow) -> usize {
-    let texts = [&row.service, &row.port_name, &row.endpoint];
+    let texts = [&row.service, &row.port_name, &row.endpoint, &row.state];
     ROW_BYTES + texts.into_iter().map(|it| it.len() + TEXT_BYTES).sum::<usize>()
 }
 

@@ -1,9 +1,10 @@
 //! How the endpoints of one table are chosen: its policy, and what that policy is looked up in. Pure.
 
-use holdfast_config::{ClientBy, Endpoint, Policy, Service};
+use holdfast_config::{ClientBy, Endpoint, Locality, Policy, Service};
 use holdfast_protocol::kernel::{Settings, client, policy};
 
 use super::alias::{self, Row};
+use super::locality::{self, Standing};
 use super::maglev::{self, Member};
 
 /// What a table says about the choice among its endpoints.
@@ -28,6 +29,38 @@ pub struct Chosen<'a> {
     pub share: u64,
 }
 
+/// The candidates that get connections to `service` from `node`, in their order.
+#[must_use]
+pub fn chosen<'a>(
+    service: &Service,
+    node: Option<&Locality>,
+    candidates: &[&'a Endpoint],
+) -> Vec<Chosen<'a>> {
+    // Active health checks and outlier ejection will have a say in this.
+    let healthy: Vec<bool> = candidates.iter().map(|endpoint| endpoint.is_usable()).collect();
+    let weight = |endpoint: &Endpoint| match service.policy {
+        Policy::Random | Policy::RoundRobin => 1,
+        Policy::Weighted | Policy::Maglev => u64::from(endpoint.weight),
+    };
+    let shares = match service.balancing.locality {
+        None => candidates
+            .iter()
+            .zip(&healthy)
+            .map(|(endpoint, healthy)| if *healthy { weight(endpoint) } else { 0 })
+            .collect(),
+        Some(mode) => {
+            let standing = |endpoint: &&Endpoint| Standing {
+                priority: locality::priority(mode, node, endpoint.place.as_ref()),
+                weight: weight(endpoint),
+            };
+            let standings: Vec<Standing> = candidates.iter().map(standing).collect();
+            locality::shares(mode, &standings, &healthy)
+        }
+    };
+    let chosen = candidates.iter().zip(shares).filter(|(_, share)| *share > 0);
+    chosen.map(|(endpoint, share)| Chosen { endpoint, share }).collect()
+}
+
 /// How connections to `service` are spread over `chosen`.
 #[must_use]
 pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
@@ -37,10 +70,12 @@ pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
         lookup: Vec::new(),
         settings: None,
     };
+    let is_even = chosen.windows(2).all(|pair| pair[0].share == pair[1].share);
     match service.policy {
-        Policy::Random => full(policy::RANDOM),
+        Policy::Random if is_even => full(policy::RANDOM),
         Policy::RoundRobin => full(policy::ROUND_ROBIN),
-        Policy::Weighted => {
+        // Random is uneven when connections spill over from one priority to another.
+        Policy::Random | Policy::Weighted => {
             let shares: Vec<u64> = chosen.iter().map(|it| it.share).collect();
             Spread { rows: alias::rows(&shares), ..full(policy::WEIGHTED) }
         }

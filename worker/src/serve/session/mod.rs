@@ -335,11 +335,10 @@ impl Session {
     ///
     /// When there is no estate to ask; the supervisor does not ask then.
     pub fn answer(&mut self, id: u64, query: &[u8], now: Instant) -> Result<(), SessionError> {
-        let desired = self.latest.as_ref().and_then(|loaded| loaded.as_ref().ok());
-        let desired = desired.map(|compiled| &compiled.desired);
+        let compiled = self.latest.as_ref().and_then(|loaded| loaded.as_deref().ok());
         let body = match &self.role {
-            Role::Shadow { maps, .. } => self.queries.answer(query, maps, desired, now),
-            Role::Granted { maps, .. } => self.queries.answer(query, maps, desired, now),
+            Role::Shadow { maps, .. } => self.queries.answer(query, maps, compiled, now),
+            Role::Granted { maps, .. } => self.queries.answer(query, maps, compiled, now),
             Role::Absent => {
                 return Err(SessionError::Refused("asked without an estate".to_owned()));
             }

@@ -8,6 +8,7 @@ use super::family::{Family, Kind, labels};
 use super::sample::Counted;
 use super::system::Fill;
 use crate::serve::tables::desired::{name, protocol};
+use crate::serve::tables::maps::plus;
 
 /// The labels of every family here.
 const LABELS: &[&str] = &["service", "port_name", "protocol"];
@@ -82,7 +83,7 @@ impl Rows {
             });
             let row = &mut self.rows[at];
             row.endpoints = row.endpoints.max(one.endpoints.into());
-            row.counters = row.counters.plus(&one.counters);
+            row.counters = plus(row.counters, &one.counters);
             self.fill.services += 1;
             self.fill.slots += u64::from(one.endpoints) + 1;
         }

@@ -414,19 +414,6 @@ pub struct ServiceCounters {
     pub unsettled: u64,
 }
 
-impl ServiceCounters {
-    /// What both counted.
-    #[must_use]
-    pub const fn plus(&self, other: &Self) -> Self {
-        Self {
-            connections: self.connections.wrapping_add(other.connections),
-            refused: self.refused.wrapping_add(other.refused),
-            retries: self.retries.wrapping_add(other.retries),
-            unsettled: self.unsettled.wrapping_add(other.unsettled),
-        }
-    }
-}
-
 /// What the programs remember about a socket they sent to an endpoint; kept in socket storage, so
 /// it lives and dies with the socket.
 #[repr(C, align(8))]

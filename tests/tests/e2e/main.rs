@@ -14,7 +14,7 @@
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
-//! - [`commands`], [`top`]: what people see. [`metrics`]: what scrapers see.
+//! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see.
 
 mod balancing;
 mod capabilities;
@@ -39,6 +39,7 @@ mod quarantine;
 mod rejected;
 mod removal;
 mod scale;
+mod scrapers;
 mod snapshot;
 mod spread;
 mod standby;

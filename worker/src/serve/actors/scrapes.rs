@@ -23,7 +23,8 @@ use crate::serve::http::request::{Request, Target};
 use crate::serve::telemetry::exposition::Exposition;
 use crate::serve::telemetry::family::CONTENT_TYPE;
 use crate::serve::telemetry::sample::Counted;
-use crate::serve::telemetry::{Known, health};
+use crate::serve::telemetry::services::Rows;
+use crate::serve::telemetry::{Facts, Known, health};
 
 /// Most connections at a time; the rest wait in the kernel's queue. Scrapers are one or two, and a probe.
 const MAX_CONNECTIONS: u32 = 16;
@@ -259,15 +260,15 @@ impl Desk {
 
     /// Everything there is to say, read a page at a time.
     async fn survey(&self) -> Result<Exposition, String> {
-        let mut counted: Vec<Counted> = Vec::new();
+        let mut rows = Rows::default();
         let mut from = Some(0);
         let mut known = self.known.borrow().clone();
         while let Some(number) = from {
             let (services, next, facts) = self.page(number).await?;
-            counted.extend(services);
+            rows.add(&services);
             (from, known.facts) = (next, facts);
         }
-        Ok(Exposition::new(&known, &counted))
+        Ok(Exposition::new(&known, rows))
     }
 
     async fn page(&self, from: u32) -> Result<Surveyed, String> {
@@ -282,4 +283,4 @@ impl Desk {
 }
 
 /// Services, where the next ones start, and what is known beside them.
-type Surveyed = (Vec<Counted>, Option<u32>, crate::serve::telemetry::Facts);
+type Surveyed = (Vec<Counted>, Option<u32>, Facts);

@@ -113,7 +113,18 @@ impl Counters for Maps {
 
 /// Over all CPUs.
 fn sum(cpus: &[ServiceCounters]) -> ServiceCounters {
-    cpus.iter().fold(ServiceCounters::default(), |sum, cpu| sum.plus(cpu))
+    cpus.iter().fold(ServiceCounters::default(), plus)
+}
+
+/// What both counted.
+#[must_use]
+pub const fn plus(one: ServiceCounters, other: &ServiceCounters) -> ServiceCounters {
+    ServiceCounters {
+        connections: one.connections.wrapping_add(other.connections),
+        refused: one.refused.wrapping_add(other.refused),
+        retries: one.retries.wrapping_add(other.retries),
+        unsettled: one.unsettled.wrapping_add(other.unsettled),
+    }
 }
 
 impl Reader for Maps {

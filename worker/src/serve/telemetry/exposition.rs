@@ -3,9 +3,8 @@
 
 use super::Known;
 use super::family::{Family, head, sample};
-use super::sample::Counted;
-use super::services::{self, OfServices, Row};
-use super::system::{self, Fill};
+use super::services::{self, OfServices, Rows};
+use super::system;
 
 /// Samples written in one step: some 60 KiB, and a tenth of a millisecond.
 const SAMPLES_A_STEP: usize = 512;
@@ -15,19 +14,16 @@ const SAMPLES_A_STEP: usize = 512;
 pub struct Exposition {
     /// What comes first.
     system: Option<String>,
-    rows: Vec<Row>,
+    rows: Rows,
     /// The family that is being written, and its first row that is not.
     at: (usize, usize),
 }
 
 impl Exposition {
-    /// Everything that is `known`, and what was `counted`.
+    /// Everything that is `known`, and the `rows` of all services.
     #[must_use]
-    pub fn new(known: &Known, counted: &[Counted]) -> Self {
-        let slots = counted.iter().map(|one| u64::from(one.endpoints) + 1).sum();
-        let services = counted.len().try_into().unwrap_or(u64::MAX);
-        let system = Some(system::text(known, Fill { services, slots }));
-        Self { system, rows: services::rows(counted), at: (0, 0) }
+    pub fn new(known: &Known, rows: Rows) -> Self {
+        Self { system: Some(system::text(known, rows.fill())), rows, at: (0, 0) }
     }
 
     /// The next part; `None` at the end.
@@ -46,14 +42,15 @@ impl Exposition {
     /// Writes at most `most` samples of `of`, the family that is being written; how many.
     fn samples(&mut self, of: &OfServices, most: usize, text: &mut String) -> usize {
         let from = self.at.1;
-        let until = (from + most).min(self.rows.len());
+        let rows = self.rows.all();
+        let until = (from + most).min(rows.len());
         if from == 0 && until > 0 {
             head(text, &of.family);
         }
-        for row in &self.rows[from..until] {
+        for row in &rows[from..until] {
             sample(text, &of.family, &row.labels, (of.value)(row));
         }
-        self.at = if until == self.rows.len() { (self.at.0 + 1, 0) } else { (self.at.0, until) };
+        self.at = if until == rows.len() { (self.at.0 + 1, 0) } else { (self.at.0, until) };
         until - from
     }
 }
@@ -70,6 +67,7 @@ mod tests {
 
     use holdfast_protocol::kernel::{PROTOCOL_TCP, ServiceCounters, ServiceRecord};
 
+    use super::super::sample::Counted;
     use super::*;
 
     fn counted(number: usize) -> Counted {
@@ -90,7 +88,9 @@ mod tests {
 
     fn whole(count: usize) -> (String, usize) {
         let counted: Vec<_> = (0..count).map(counted).collect();
-        let mut exposition = Exposition::new(&Known::default(), &counted);
+        let mut rows = Rows::default();
+        rows.add(&counted);
+        let mut exposition = Exposition::new(&Known::default(), rows);
         let mut steps = 0;
         let mut text = String::new();
         while let Some(part) = exposition.step() {

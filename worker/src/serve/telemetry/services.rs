@@ -6,7 +6,9 @@ use holdfast_protocol::kernel::{ServiceCounters, ServiceRecord};
 
 use super::family::{Family, Kind, labels};
 use super::sample::Counted;
+use super::system::Fill;
 use crate::serve::tables::desired::{name, protocol};
+use crate::serve::tables::maps::plus;
 
 /// The labels of every family here.
 const LABELS: &[&str] = &["service", "port_name", "protocol"];
@@ -60,23 +62,44 @@ pub struct Row {
     pub counters: ServiceCounters,
 }
 
-/// The rows of `counted`, in its order.
-#[must_use]
-pub fn rows(counted: &[Counted]) -> Vec<Row> {
-    let mut places: HashMap<ServiceRecord, usize> = HashMap::with_capacity(counted.len());
-    let mut rows: Vec<Row> = Vec::with_capacity(counted.len());
-    for one in counted {
-        let port = ServiceRecord { family: 0, ..one.record };
-        let at = *places.entry(port).or_insert_with(|| {
-            let (endpoints, counters) = (0, ServiceCounters::default());
-            rows.push(Row { labels: labels_of(&port), endpoints, counters });
-            rows.len() - 1
-        });
-        let row = &mut rows[at];
-        row.endpoints = row.endpoints.max(one.endpoints.into());
-        row.counters = row.counters.plus(&one.counters);
+/// The rows, as far as the maps have been read.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    rows: Vec<Row>,
+    places: HashMap<ServiceRecord, usize>,
+    fill: Fill,
+}
+
+impl Rows {
+    /// Adds what was `counted` in one turn.
+    pub fn add(&mut self, counted: &[Counted]) {
+        for one in counted {
+            let port = ServiceRecord { family: 0, ..one.record };
+            let rows = &mut self.rows;
+            let at = *self.places.entry(port).or_insert_with(|| {
+                let (endpoints, counters) = (0, ServiceCounters::default());
+                rows.push(Row { labels: labels_of(&port), endpoints, counters });
+                rows.len() - 1
+            });
+            let row = &mut self.rows[at];
+            row.endpoints = row.endpoints.max(one.endpoints.into());
+            row.counters = plus(row.counters, &one.counters);
+            self.fill.services += 1;
+            self.fill.slots += u64::from(one.endpoints) + 1;
+        }
     }
-    rows
+
+    /// In the order they were found.
+    #[must_use]
+    pub fn all(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// What they take of the maps.
+    #[must_use]
+    pub const fn fill(&self) -> Fill {
+        self.fill
+    }
 }
 
 fn labels_of(record: &ServiceRecord) -> String {
@@ -115,11 +138,11 @@ mod tests {
 
     #[test]
     fn both_families_of_a_port_are_one_row() {
-        let rows = rows(&[
-            counted(b"web", PROTOCOL_TCP, 4, 3),
-            counted(b"dns", PROTOCOL_UDP, 4, 7),
-            counted(b"web", PROTOCOL_TCP, 6, 5),
-        ]);
+        let mut found = Rows::default();
+        found.add(&[counted(b"web", PROTOCOL_TCP, 4, 3), counted(b"dns", PROTOCOL_UDP, 4, 7)]);
+        found.add(&[counted(b"web", PROTOCOL_TCP, 6, 5)]);
+        assert_eq!(found.fill(), Fill { services: 3, slots: 4 + 4 + 6 + 3 });
+        let rows = found.all();
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].labels, r#"{service="web",port_name="http",protocol="tcp"}"#);
         assert_eq!((rows[0].counters.connections, rows[0].counters.refused), (8, 2));

@@ -2,6 +2,8 @@
 //!
 //! - [`takeover`]: from the kill of the worker that writes to the grant of the next one.
 //! - [`connect`]: what governance costs a connection.
+//! - [`against`]: a connection through Holdfast, and through what people use instead.
+//! - [`place`]: where a client connects from.
 //! - [`figures`], [`spread`]: many durations, and the figures of many rounds, summed up (pure).
 //!
 //! Each measurement runs in a private patch of the machine, prints a table for people, and last a
@@ -10,8 +12,10 @@
 //! **Architecture Invariant:** nothing here judges. A figure depends on the machine and on what else
 //! runs on it; what must hold whatever the machine is a test.
 
+mod against;
 mod connect;
 mod figures;
+mod place;
 mod spread;
 mod takeover;
 
@@ -39,6 +43,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Measurement {
+    Against(against::Arguments),
     Connect(connect::Arguments),
     Takeover(takeover::Arguments),
 }
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
 fn run(measurement: &Measurement) -> anyhow::Result<ExitCode> {
     let Some(lab) = Lab::here()? else { return outside() };
     match measurement {
+        Measurement::Against(arguments) => against::run(&lab, arguments)?,
         Measurement::Connect(arguments) => connect::run(&lab, arguments)?,
         Measurement::Takeover(arguments) => takeover::run(&lab, arguments)?,
     }

@@ -1,10 +1,11 @@
 //! What governance costs a connection: the run time of each program, and the time of `connect(2)`.
 //!
 //! One thread connects to itself from cgroups by turns: one without a program, one with an empty
-//! program, and the governed one, there to an address that is no service's and to services by turns.
-//! Each round visits all three, beginning with another one each time, so that whatever else the
-//! machine does hits all; figures are compared within a round. `connect(2)` is timed while the kernel keeps no statistics of
-//! programs, and the programs while it does; what the statistics cost shows in the empty program.
+//! program, and the governed one; there to an address that is no service's, to one service, and to
+//! many services by turns. Each round visits all three, beginning with another one each time, so that
+//! whatever else the machine does hits all; figures are compared within a round. `connect(2)` is timed
+//! while the kernel keeps no statistics of programs, and the programs while it does; what the
+//! statistics cost shows in the empty program.
 //!
 //! - [`case`]: what is connected to what.
 //! - [`backend`]: connections of one thread to itself.
@@ -33,6 +34,7 @@ use self::backend::Backends;
 use self::case::{Case, Family};
 use self::kernel::{Empty, Runs};
 use self::series::{Between, ConnectRow, Measured, Quantity, RunRow};
+use crate::place::beside;
 use crate::spread::Spread;
 
 /// What the empty program is called in a table.
@@ -131,13 +133,6 @@ fn empty(lab: &Lab) -> anyhow::Result<(Place, [Empty; 2])> {
     Ok((Place { cgroup, programs, between: vec![Between::Empty] }, empties))
 }
 
-fn beside(lab: &Lab, name: &str) -> anyhow::Result<PathBuf> {
-    let governed = lab.governed();
-    let cgroup = governed.parent().context("the governed cgroup has a parent")?.join(name);
-    fs::create_dir(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
-    Ok(cgroup)
-}
-
 /// The governed cgroup, with this many services in force.
 fn governed(lab: &Lab, services: u32) -> anyhow::Result<(Supervisor, Place)> {
     let file = lab.write("holdfast.yaml", case::configuration(services))?;
@@ -150,7 +145,7 @@ fn governed(lab: &Lab, services: u32) -> anyhow::Result<(Supervisor, Place)> {
         Ok((link.name.clone(), object::by_id(Kind::Program, link.prog_id)?))
     };
     let programs = status.links.iter().map(program).collect::<Result<_, _>>()?;
-    let between = vec![Between::Untouched, Between::Governed];
+    let between = vec![Between::Untouched, Between::Governed, Between::Turns];
     Ok((supervisor, Place { cgroup: lab.governed(), programs, between }))
 }
 
@@ -231,7 +226,8 @@ impl Scene<'_> {
 
     fn address(&self, case: Case, between: Between, turn: u32) -> SocketAddr {
         match between {
-            Between::Governed => case::frontend(case.family, self.services, turn),
+            Between::Governed => case::frontend(case.family, self.services, 1),
+            Between::Turns => case::frontend(case.family, self.services, turn),
             Between::Nothing | Between::Empty | Between::Untouched => case::backend(case.family),
         }
     }
@@ -251,7 +247,7 @@ impl Scene<'_> {
             self.watch_runs(place, &mut measured)?;
         }
         let runs = measured.runs(self.services);
-        let expected = Case::ALL.len() * 3;
+        let expected = Case::ALL.len() * 4;
         ensure!(runs.len() >= expected, "only {} of {expected} kinds have run", runs.len());
         Ok(())
     }

@@ -15,8 +15,11 @@ pub enum Between {
     Empty,
     /// Holdfast, and the address is not a service's.
     Untouched,
-    /// Holdfast, and the address is a service's.
+    /// Holdfast, and the address is that of one of its services, always the same.
     Governed,
+    /// Holdfast, and each connection is to another of a hundred services or more: in no cache is
+    /// anything that was read for the one before.
+    Turns,
 }
 
 /// What a figure is of.

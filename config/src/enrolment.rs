@@ -31,7 +31,7 @@ pub(crate) fn of_file(root: &Node, file: usize, report: &mut Report<'_>) -> Opti
         cgroups: paths(&fields, KEYS[0], report),
         network_namespaces: paths(&fields, KEYS[1], report),
     };
-    if KEYS.iter().all(|key| fields.get(key).is_none()) {
+    if matches!(&node.value, Value::Mapping(entries) if entries.is_empty()) {
         report.at(position, "`enrolment` lists nothing: leave it out to govern the whole cgroup");
     }
     Some(Enrolled { file, position, enrolment })

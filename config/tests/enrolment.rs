@@ -51,7 +51,8 @@ fn a_path_leads_down_from_the_root() {
         ("./a", "is not absolute"),
         ("/a/./b", "is not absolute"),
         ("/a/../b", "leads upwards"),
-        ("~", "the path is empty"),
+        ("null", "the path is empty"),
+        ("''", "is not absolute"),
     ] {
         refused(&format!("enrolment: {{ cgroups: [/ok, {path}, /x] }}\n"), expected);
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice::from_ref;
 
 use holdfast_lab::inside::Ended;
 use holdfast_lab::wait::holds;
@@ -73,7 +74,7 @@ fn only_listed_cgroups_and_those_below_are_governed_and_a_save_changes_it() {
         let services = [web(&red)];
         let (app, other) = (cgroup(lab, "app")?, cgroup(lab, "other")?);
         let deep = cgroup(lab, "app/deep")?;
-        let mut life = Life::new(lab, lab.write(FILE, cgroups(&services, &[app.clone()]))?);
+        let mut life = Life::new(lab, lab.write(FILE, cgroups(&services, from_ref(&app)))?);
         life.start()?;
         let check = |expected: [bool; 4]| -> TestResult {
             for (path, expected) in [&app, &deep, &other, &lab.governed()].into_iter().zip(expected)
@@ -100,7 +101,7 @@ fn a_listed_cgroup_is_enrolled_when_it_comes_and_when_it_comes_again() {
         let red = Backend::tcp("red")?;
         let services = [web(&red)];
         let path = lab.governed().join("late");
-        let file = lab.write(FILE, cgroups(&services, &[path.clone()]))?;
+        let file = lab.write(FILE, cgroups(&services, from_ref(&path)))?;
         let supervisor = lab.supervisor(&file).start()?;
         assert_governed(&lab.governed(), false)?;
         let log = fs::read_to_string(supervisor.log())?;
@@ -157,9 +158,8 @@ fn only_listed_network_namespaces_are_governed() {
         // Bound in the lab's own mount namespace, both are gone with it.
         let own = name("own", "mount --bind /proc/self/ns/net PATH")?;
         let blue = name("blue", "unshare --net=PATH true")?;
-        let listed = |path: &PathBuf| {
-            configuration(&services, &[("network_namespaces", std::slice::from_ref(path))])
-        };
+        let listed =
+            |path: &PathBuf| configuration(&services, &[("network_namespaces", from_ref(path))]);
         let mut supervisor = lab.supervisor(&lab.write(FILE, listed(&own))?).start()?;
         assert_governed(&lab.governed(), true)?;
         put_in_force(lab, &mut supervisor, &listed(&blue))?;

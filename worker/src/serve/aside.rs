@@ -31,12 +31,15 @@ const IDLE: &str = "idle";
 /// One that would be used if those of another locality, priority or family were not.
 const STANDBY: &str = "standby";
 
+/// A service's name, its port, and an endpoint's address and port: what tells endpoints apart.
+type Place = ([u8; 64], (u16, u8), Address, u16);
+
 /// The endpoints of `config` that `desired`, which was made of it, does not have.
 #[must_use]
 pub fn aside(config: &Config, desired: &Desired) -> Vec<Aside> {
     let key =
         |service: &[u8; 64], port, address, endpoint_port| (*service, port, address, endpoint_port);
-    let used: HashSet<([u8; 64], (u16, u8), Address, u16)> = desired
+    let used: HashSet<Place> = desired
         .services
         .iter()
         .flat_map(|service| {

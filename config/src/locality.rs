@@ -135,18 +135,26 @@ pub(crate) fn mode(node: &Node, report: &mut Report<'_>) -> Option<LocalityMode>
     let fields = Fields::of(node, WHAT, &MODE_KEYS, report)?;
     let failover = LocalityMode::Failover { spill_over_below: SPILL_OVER_BELOW };
     let known = [("failover", failover), ("strict", LocalityMode::Strict)];
-    let mode = fields.require("mode", WHAT, report)?;
-    let mode = crate::decode::choice(mode, "mode", &known, report)?;
-    let Some(node) = fields.get("spill_over_below") else { return Some(mode) };
-    if mode == LocalityMode::Strict {
-        let message = "`spill_over_below` belongs to `mode: failover`: remove it";
-        report.at(node.position, message);
-        return None;
+    let mode = fields.require("mode", WHAT, report);
+    // Also what is wrong about a percentage without a mode is said.
+    let percent = fields.get("spill_over_below").map(|node| percentage(node, report));
+    let mode = crate::decode::choice(mode?, "mode", &known, report)?;
+    match (fields.get("spill_over_below"), mode) {
+        (None, mode) => Some(mode),
+        (Some(node), LocalityMode::Strict) => {
+            let message = "`spill_over_below` belongs to `mode: failover`: remove it";
+            report.at(node.position, message);
+            None
+        }
+        (Some(_), LocalityMode::Failover { .. }) => {
+            Some(LocalityMode::Failover { spill_over_below: percent?? })
+        }
     }
+}
+
+fn percentage(node: &Node, report: &mut Report<'_>) -> Option<u8> {
     let scalar = scalar(node, "`spill_over_below`", report)?;
-    let percent = whole_number(scalar, "percentage", 1..=100);
-    let spill_over_below = report.accept(node.position, percent)?;
-    Some(LocalityMode::Failover { spill_over_below })
+    report.accept(node.position, whole_number(scalar, "percentage", 1..=100))
 }
 
 /// Something in a service that does not go with its `load_balancing.locality`.

@@ -75,14 +75,23 @@ impl Fault {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_protocol::kernel::program;
+
     use super::*;
 
     #[test]
     fn only_a_detached_connect_hook_excuses_its_own_family() {
-        let effects = |draw| Fault::DetachLink { draw }.effects();
-        assert_eq!(effects(0), [Effect::Ungoverned(Family::Ipv4), Effect::OtherLinks]);
-        assert_eq!(effects(1 << 30), [Effect::Ungoverned(Family::Ipv6), Effect::OtherLinks]);
-        assert_eq!(effects(u32::MAX), [Effect::OtherLinks]);
+        // Draws are spread evenly over the links: these are in the middle of each one's share.
+        let shares = 2 * u64::try_from(program::ALL.len()).expect("few");
+        for (link, share) in program::ALL.iter().zip((1..shares).step_by(2)) {
+            let draw = u32::try_from((share << 32) / shares).expect("below 2^32");
+            let excused = match *link {
+                program::CONNECT4 => vec![Effect::Ungoverned(Family::Ipv4), Effect::OtherLinks],
+                program::CONNECT6 => vec![Effect::Ungoverned(Family::Ipv6), Effect::OtherLinks],
+                _ => vec![Effect::OtherLinks],
+            };
+            assert_eq!(Fault::DetachLink { draw }.effects(), excused, "{link}");
+        }
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Of a connection that is sent: where it goes.
     pub endpoint: Peer,
+    /// Of a connection that is sent: that endpoint's number in `ENDPOINTS`, or
+    /// [`NO_STATE`](holdfast_protocol::kernel::EndpointSlot::NO_STATE).
+    pub state: u32,
     /// Of a connection that is sent: the generation of the table the endpoint was chosen from.
     pub generation: u32,
     /// Of a connection that fails: what with.
@@ -95,6 +98,7 @@ impl Decision {
     const UNSETTLED: Self = Self {
         verdict: Verdict::Unsettled,
         endpoint: Peer { address: [0; 4], port_be: 0 },
+        state: 0,
         generation: 0,
         errno: EAGAIN,
         service: NO_SERVICE,
@@ -203,6 +207,7 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
             return Look::Replaced;
         };
         decision.endpoint = endpoint(tables, slot);
+        decision.state = words::high(tables.slot_word(slot, words::ENDPOINT_ALIAS));
         if reach.covers(&decision.endpoint.address) {
             decision.verdict = Verdict::Sent;
         } else {

@@ -135,7 +135,7 @@ fn endpoint_slot(host: u8, threshold: u32, alias: usize) -> Slot {
         word(address[0], address[1]),
         word(address[2], address[3]),
         word(u32::from(port_be), threshold),
-        word(u32::try_from(alias).unwrap(), 0),
+        word(u32::try_from(alias).unwrap(), u32::from(host)),
     ]
 }
 
@@ -199,9 +199,11 @@ fn a_connection_is_sent_to_the_endpoint_the_random_word_selects() {
         race.random.borrow_mut().push(random);
         let decision = decide(&race, &KEY, Reach::Ipv4);
         assert_eq!((outcome(&decision), decision.retries), (sent(host, 1), 0));
-        // The cost of the plain case: the element and three words of it, the head, and seven words
-        // of the table: the identity twice, shape and extent, and an endpoint's address and port.
-        assert_eq!(race.reads.get(), 12);
+        assert_eq!(decision.state, u32::from(host), "its number comes with it");
+        // The cost of the plain case: the element and three words of it, the head, and eight words
+        // of the table: the identity twice, shape and extent, and an endpoint's address, port and
+        // number.
+        assert_eq!(race.reads.get(), 13);
     }
 }
 

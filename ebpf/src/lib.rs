@@ -6,10 +6,11 @@
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
+//! - [`lifecycle`]: what happens to a connection after `connect(2)`, and what is counted for it.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
-//! The programs themselves (`main.rs`, `maps.rs`, `sock_addr.rs`) are compiled for the BPF target
+//! The programs themselves (`main.rs`, `maps.rs`, `sock_addr.rs`, `counting.rs`) are compiled for the BPF target
 //! only; they fetch and store, and decide nothing.
 //!
 //! **Architecture Invariant:** nothing here calls the kernel or holds a pointer.
@@ -18,6 +19,7 @@
 
 pub mod choose;
 pub mod decide;
+pub mod lifecycle;
 pub mod socket;
 pub mod words;
 

@@ -2,15 +2,18 @@
 //! endpoints, and `getpeername(2)` tells the client the address it asked for.
 //!
 //! - [`maps`]: the maps, and the only code that reads and writes them.
+//! - [`counting`]: what is counted of a connection after the system call.
 //! - [`sock_addr`]: the socket and the address of the system call.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
-//! They run once for each system call and never for a packet.
+//! They run once for each system call and each change of a connection's state, and never for a packet.
 //!
 //! **Architecture Invariant:** a connection that cannot be decided is refused with an errno, never
 //! let through; and nothing here knows how large a map is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod counting;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -4,20 +4,27 @@
 //! every index goes through a lookup that the kernel bounds.
 
 use core::arch::asm;
+use core::ffi::c_void;
+use core::ptr;
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::decide::Tables;
 use holdfast_ebpf::words::{FrontendWords, Slot};
+use holdfast_protocol::kernel::endpoint::EndpointState;
+use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
-    Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
+    EndpointSlot, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState,
+    limit,
 };
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
 const SLOT_COUNT: usize = limit::DEFAULT_SLOTS as usize;
+const ENDPOINT_COUNT: usize = limit::endpoints(limit::DEFAULT_SLOTS) as usize;
 /// So that a worker publishes with a store to memory instead of a system call.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
@@ -35,6 +42,10 @@ static COUNTERS: PerCpuArray<ServiceCounters, SERVICE_COUNT> = PerCpuArray::new(
 /// What is remembered of a socket; see [`crate::sock_addr`].
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+#[btf_map]
+static ENDPOINTS: Array<EndpointState, ENDPOINT_COUNT, MAPPED> = Array::new();
+#[btf_map]
+static TRAFFIC: Array<Traffic, SERVICE_COUNT, MAPPED> = Array::new();
 
 /// The maps that lead from a frontend to an endpoint.
 pub struct Maps;
@@ -89,8 +100,34 @@ pub fn counters(service: u32) -> Option<*mut ServiceCounters> {
     COUNTERS.get_ptr_mut(service)
 }
 
-/// Adds to a counter of this CPU. Atomic, because a program that runs for a system call can be
-/// preempted by another run of itself on the same CPU: a plain addition could take a counter back.
+/// What is counted of a service's connections. `None` if there is no such service.
+#[inline(always)]
+pub fn traffic(service: u32) -> Option<*mut Traffic> {
+    TRAFFIC.get_ptr_mut(service)
+}
+
+/// What is counted of the endpoint with this number. `None` if it has none.
+#[inline(always)]
+pub fn endpoint(number: u32) -> Option<*mut EndpointState> {
+    if number == EndpointSlot::NO_STATE { None } else { ENDPOINTS.get_ptr_mut(number) }
+}
+
+/// What is remembered of `socket`; null if nothing is. For programs that are not given an address.
+///
+/// # Safety
+///
+/// `socket` is the socket, or the context that stands for it, of this run of the program.
+#[inline(always)]
+pub unsafe fn stored(socket: *mut c_void) -> *mut SocketState {
+    let map = (&raw const SOCKETS).cast_mut().cast();
+    // SAFETY: the map is one of socket storage and the socket valid by the contract above. Without
+    // the flag that asks for it, nothing is made.
+    unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), 0) }.cast()
+}
+
+/// Adds to a counter. Atomic, also for counters of one CPU, because a program that runs for
+/// a system call can be preempted by another run of itself there: a plain addition could take a
+/// counter back.
 ///
 /// # Safety
 ///
@@ -108,4 +145,26 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
             options(nostack),
         );
     }
+}
+
+/// Makes `word` be `to` if it is `from`, in one step. Returns whether it was.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn exchange(word: *mut u64, from: u64, to: u64) -> bool {
+    let found: u64;
+    // SAFETY: `word` is valid and aligned by the contract above; the instruction touches those 8
+    // bytes and the register that it compares with, which it leaves as what it has found.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {to})",
+            word = in(reg) word,
+            to = in(reg) to,
+            inlateout("r0") from => found,
+            options(nostack),
+        );
+    }
+    found == from
 }

@@ -28,7 +28,7 @@ pub const ENDPOINT_ADDRESS_HIGH: usize = 0;
 pub const ENDPOINT_ADDRESS_LOW: usize = 1;
 /// Word of an [`EndpointSlot`]: its port, its weight and its threshold.
 pub const ENDPOINT_PORT: usize = 2;
-/// Word of an [`EndpointSlot`]: its alias.
+/// Word of an [`EndpointSlot`]: its alias and its number in `ENDPOINTS`.
 pub const ENDPOINT_ALIAS: usize = 3;
 
 // In a little-endian word the field with the lower offset is the lower half.
@@ -43,6 +43,7 @@ const _: () = {
     assert!(offset_of!(TableHeader, settings) == 16 && offset_of!(TableHeader, lookup) == 20);
     assert!(offset_of!(EndpointSlot, address) == 0 && offset_of!(EndpointSlot, port_be) == 16);
     assert!(offset_of!(EndpointSlot, threshold) == 20 && offset_of!(EndpointSlot, alias) == 24);
+    assert!(offset_of!(EndpointSlot, state) == 28);
 };
 
 /// The field at the lower offset of a word of two 32-bit fields.

@@ -16,6 +16,9 @@
 //! [`HeadWord`] publishes it, together with every [`Frontend`] that begins or ends to be in force at
 //! its generation: a writer that dies at any instruction leaves the service wholly old or wholly new.
 
+pub mod endpoint;
+pub mod traffic;
+
 /// IP protocol number of TCP (RFC 9293).
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).
@@ -36,9 +39,14 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// Socket storage: [`SocketState`](super::SocketState).
     pub const SOCKETS: &str = "SOCKETS";
+    /// Memory-mapped array: endpoint number to [`EndpointState`](super::endpoint::EndpointState).
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Memory-mapped array: service number to [`Traffic`](super::traffic::Traffic).
+    pub const TRAFFIC: &str = "TRAFFIC";
 
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 6] = [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS];
+    pub const ALL: [&str; 8] =
+        [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, ENDPOINTS, TRAFFIC];
 }
 
 /// Names of the kernel programs, as they stand in the object file; each is also its link's name.
@@ -51,10 +59,16 @@ pub mod program {
     pub const GETPEERNAME4: &str = "hf_getpeername4";
     /// `getpeername(2)` of an IPv6 socket.
     pub const GETPEERNAME6: &str = "hf_getpeername6";
+    /// What happens to a TCP socket after `connect(2)`.
+    pub const SOCK_OPS: &str = "hf_sock_ops";
+    /// `close(2)` of the last descriptor of a socket.
+    pub const SOCK_RELEASE: &str = "hf_sock_release";
 
     /// Every program of the estate, in the order they are attached. `getpeername` comes first, so
-    /// that no connection is translated before the client can be told the address it asked for.
-    pub const ALL: [&str; 4] = [GETPEERNAME4, GETPEERNAME6, CONNECT4, CONNECT6];
+    /// that no connection is translated before the client can be told the address it asked for; and
+    /// none is before its end can be counted.
+    pub const ALL: [&str; 6] =
+        [GETPEERNAME4, GETPEERNAME6, SOCK_OPS, SOCK_RELEASE, CONNECT4, CONNECT6];
 }
 
 /// An address in the form all maps use: 16 bytes in network order, IPv4 as IPv4-mapped IPv6
@@ -119,7 +133,7 @@ impl FrontendKey {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontend {
-    /// The service number: an index into `HEADS`, `SERVICES` and `COUNTERS`.
+    /// The service number: an index into `HEADS`, `SERVICES`, `COUNTERS` and `TRAFFIC`.
     pub service: u32,
     /// [`FrontendKey::tag`] of the key this value was written for.
     pub tag: u32,
@@ -393,8 +407,22 @@ pub struct SocketState {
     pub service: u32,
     /// The generation of the table the choice was made from.
     pub generation: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// The endpoint's number in `ENDPOINTS`, or [`EndpointSlot::NO_STATE`].
+    pub endpoint: u32,
+    /// How far the connection is: one of [`phase`].
+    pub phase: u64,
+    /// When that began, in nanoseconds of `CLOCK_MONOTONIC`; 0 before an attempt.
+    pub since_ns: u64,
+}
+
+/// How far a connection is, and so what it is counted as: [`SocketState::phase`].
+pub mod phase {
+    /// It is not counted: not begun, or over.
+    pub const IDLE: u64 = 0;
+    /// An attempt is under way, and counted as pending.
+    pub const PENDING: u64 = 1;
+    /// It is established, and counted as open.
+    pub const OPEN: u64 = 2;
 }
 
 /// Bounds and defaults of the maps' sizes.
@@ -405,6 +433,25 @@ pub mod limit {
     pub const DEFAULT_SLOTS: u32 = 1_048_576;
     /// Frontends for each service number: room for several addresses each.
     pub const FRONTENDS_PER_SERVICE: u32 = 2;
+    /// Endpoint numbers of an estate with fewer slots than that are as many as its slots.
+    pub const MIN_ENDPOINTS: u32 = 65_536;
+    /// Slots for each endpoint number, in an estate with more: an endpoint is in one table of its
+    /// service most of the time, and each number takes more memory than a slot.
+    pub const SLOTS_PER_ENDPOINT: u32 = 4;
+
+    /// How many endpoint numbers an estate with `slots` slots has.
+    #[must_use]
+    pub const fn endpoints(slots: u32) -> u32 {
+        let share = slots / SLOTS_PER_ENDPOINT;
+        if slots < MIN_ENDPOINTS {
+            slots
+        } else if share < MIN_ENDPOINTS {
+            MIN_ENDPOINTS
+        } else {
+            share
+        }
+    }
+
     /// How often a program looks again before it refuses. A writer publishes a service far less
     /// often than a program can look, so the second look practically always settles it.
     pub const LOOKS: u32 = 4;
@@ -421,7 +468,7 @@ const _: () = {
     assert!(LOOKUP_PER_SLOT as usize * size_of::<u32>() == SLOT_BYTES);
     assert!(size_of::<ServiceRecord>() == 88);
     assert!(size_of::<ServiceCounters>() == 32);
-    assert!(size_of::<SocketState>() == 48);
+    assert!(size_of::<SocketState>() == 64);
 };
 
 #[cfg(test)]

@@ -13,11 +13,13 @@ use holdfast_protocol::manifest::Kind;
 use holdfast_protocol::pin;
 
 /// The programs' hooks: `enum bpf_attach_type` of the kernel's `linux/bpf.h`.
-pub const HOOKS: [(&str, u32); 4] = [
+pub const HOOKS: [(&str, u32); 6] = [
+    (program::SOCK_OPS, 3),
     (program::CONNECT4, 10),
     (program::CONNECT6, 11),
     (program::GETPEERNAME4, 29),
     (program::GETPEERNAME6, 30),
+    (program::SOCK_RELEASE, 34),
 ];
 
 /// The pin of an object of the lab's instance.

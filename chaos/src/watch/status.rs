@@ -24,8 +24,9 @@ const CLOSE_LOOK: Duration = Duration::from_millis(1);
 /// writes, seldom enough to leave the supervisor alone.
 const IDLE_LOOK_US: u64 = 10_000;
 
-/// `enum bpf_attach_type` of the four hooks: connect and getpeername, of IPv4 and IPv6.
-const HOOKS: [u32; 4] = [10, 11, 29, 30];
+/// `enum bpf_attach_type` of the six hooks: what becomes of a TCP socket, connect and getpeername of
+/// IPv4 and IPv6, and the release of a socket.
+const HOOKS: [u32; 6] = [3, 10, 11, 29, 30, 34];
 
 /// Most complaints that are kept.
 const MOST_COMPLAINTS: usize = 100;

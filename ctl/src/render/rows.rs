@@ -17,6 +17,9 @@ pub fn services(rows: &[ServiceRow]) -> String {
         Column::text("POLICY"),
         Column::number("ENDPOINTS"),
         Column::number("CONNECTIONS"),
+        Column::number("OPEN"),
+        Column::number("PENDING"),
+        Column::number("FAILED"),
         Column::number("REFUSED"),
     ]);
     for row in rows {
@@ -28,10 +31,18 @@ pub fn services(rows: &[ServiceRow]) -> String {
             Cell::new(&row.policy),
             if none { Cell::styled(NOTABLE, 0) } else { Cell::new(row.endpoints) },
             Cell::new(row.connections),
-            if row.refused > 0 { Cell::styled(NOTABLE, row.refused) } else { Cell::new(0) },
+            Cell::new(row.traffic.open),
+            Cell::new(row.traffic.pending),
+            notable(row.traffic.failed),
+            notable(row.refused),
         ]);
     }
     table.render()
+}
+
+/// A count that is best 0.
+fn notable(count: u64) -> Cell {
+    if count > 0 { Cell::styled(NOTABLE, count) } else { Cell::new(0) }
 }
 
 /// One line for each endpoint of a port.
@@ -44,6 +55,12 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
         Column::text("PORT"),
         Column::text("ENDPOINT"),
         Column::number("WEIGHT"),
+        Column::number("OPENED"),
+        Column::number("OPEN"),
+        Column::number("PENDING"),
+        Column::number("FAILED"),
+        Column::number("SENT"),
+        Column::number("RECEIVED"),
     ]);
     for row in rows {
         table.push([
@@ -51,6 +68,12 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
             Cell::new(&row.port_name),
             Cell::new(&row.endpoint),
             Cell::new(row.weight),
+            Cell::new(row.traffic.opened),
+            Cell::new(row.traffic.open),
+            Cell::new(row.traffic.pending),
+            notable(row.traffic.failed),
+            Cell::new(row.traffic.sent_bytes),
+            Cell::new(row.traffic.received_bytes),
         ]);
     }
     table.render()
@@ -88,7 +111,18 @@ pub fn links(links: &[LinkStatus]) -> String {
 mod tests {
     use anstream::adapter::strip_str;
 
+    use holdfast_protocol::control::TrafficRow;
+
     use super::*;
+
+    const TRAFFIC: TrafficRow = TrafficRow {
+        opened: 11,
+        open: 4,
+        pending: 1,
+        failed: 0,
+        sent_bytes: 5000,
+        received_bytes: 70,
+    };
 
     #[test]
     fn services_line_up() {
@@ -102,14 +136,16 @@ mod tests {
             endpoints,
             connections: 12,
             refused,
+            traffic: TRAFFIC,
+            retransmits: 0,
         };
         let text = services(&[row("web", 2, 0), row("longer-name", 0, 3)]);
         assert_eq!(
             strip_str(&text).to_string(),
             "\
-SERVICE      PORT         ADDRESSES              POLICY  ENDPOINTS  CONNECTIONS  REFUSED
-web          http 80/tcp  127.96.0.10, fd96::10  random          2           12        0
-longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12        3
+SERVICE      PORT         ADDRESSES              POLICY  ENDPOINTS  CONNECTIONS  OPEN  PENDING  FAILED  REFUSED
+web          http 80/tcp  127.96.0.10, fd96::10  random          2           12     4        1       0        0
+longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12     4        1       0        3
 "
         );
         assert!(text.contains(&super::super::paint(NOTABLE, "3")), "{text:?}");
@@ -146,10 +182,14 @@ hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs
             port_name: "http".to_owned(),
             endpoint: "127.0.0.1:18080".to_owned(),
             weight: 10_000,
+            traffic: TRAFFIC,
         };
         assert_eq!(
             strip_str(&endpoints(&[row])).to_string(),
-            "SERVICE  PORT  ENDPOINT         WEIGHT\nweb      http  127.0.0.1:18080   10000\n"
+            "\
+SERVICE  PORT  ENDPOINT         WEIGHT  OPENED  OPEN  PENDING  FAILED  SENT  RECEIVED
+web      http  127.0.0.1:18080   10000      11     4        1       0  5000        70
+"
         );
     }
 }

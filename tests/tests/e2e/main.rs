@@ -2,6 +2,7 @@
 //!
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`]: connections are governed, and spread as configured.
+//! - [`counts`]: what becomes of a connection is counted, and nothing else.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
@@ -18,6 +19,7 @@ mod capabilities;
 mod commands;
 mod configuration;
 mod control_group;
+mod counts;
 mod ends;
 mod faults;
 mod footprint;

@@ -70,8 +70,9 @@ impl Sizes {
         match name {
             // Larger than any kernel accepts is refused by the kernel, by name.
             map::FRONTENDS => Some(self.services.saturating_mul(limit::FRONTENDS_PER_SERVICE)),
-            map::HEADS | map::SERVICES | map::COUNTERS => Some(self.services),
+            map::HEADS | map::SERVICES | map::COUNTERS | map::TRAFFIC => Some(self.services),
             map::TABLES => Some(self.slots),
+            map::ENDPOINTS => Some(limit::endpoints(self.slots)),
             _ => None,
         }
     }
@@ -298,7 +299,10 @@ mod tests {
         let sizes = Sizes { services: 10, slots: 70 };
         let entries: Vec<_> = map::ALL.iter().map(|name| sizes.entries(name)).collect();
         let frontends = 10 * limit::FRONTENDS_PER_SERVICE;
-        assert_eq!(entries, [Some(frontends), Some(10), Some(70), Some(10), Some(10), None]);
+        assert_eq!(entries[..6], [Some(frontends), Some(10), Some(70), Some(10), Some(10), None]);
+        assert_eq!(entries[6..], [Some(70), Some(10)]);
+        let sized = |slots| Sizes { services: 1, slots }.entries(map::ENDPOINTS);
+        assert_eq!([65_537, 1 << 20].map(sized), [Some(65_536), Some(1 << 18)]);
         let huge = Sizes { services: u32::MAX, slots: 1 };
         assert_eq!(huge.entries(map::FRONTENDS), Some(u32::MAX));
     }

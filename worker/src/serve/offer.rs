@@ -24,6 +24,10 @@ pub struct EstateMaps {
     pub services: OwnedFd,
     /// `COUNTERS`.
     pub counters: OwnedFd,
+    /// `ENDPOINTS`.
+    pub endpoints: OwnedFd,
+    /// `TRAFFIC`.
+    pub traffic: OwnedFd,
 }
 
 /// Why an offer is not the estate.
@@ -124,6 +128,8 @@ impl Gathering {
             tables: self.pick(map::TABLES)?,
             services: self.pick(map::SERVICES)?,
             counters: self.pick(map::COUNTERS)?,
+            endpoints: self.pick(map::ENDPOINTS)?,
+            traffic: self.pick(map::TRAFFIC)?,
         })
     }
 

@@ -8,7 +8,7 @@ use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
 use holdfast_protocol::kernel::{
     EndpointSlot, Frontend, FrontendKey, HeadWord, SLOT_BYTES, ServiceCounters, ServiceRecord,
-    SocketState, map,
+    SocketState, endpoint::EndpointState, limit, map, traffic::Traffic,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -84,6 +84,11 @@ impl Estate {
             (map::COUNTERS, shape(PER_CPU_ARRAY, size_of::<ServiceCounters>(), services, 0)),
             // Socket storage needs type information, which the worker has no use for.
             (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
+            (
+                map::ENDPOINTS,
+                shape(ARRAY, size_of::<EndpointState>(), limit::endpoints(slots), MMAPABLE),
+            ),
+            (map::TRAFFIC, shape(ARRAY, size_of::<Traffic>(), services, MMAPABLE)),
         ];
         let descriptors: Vec<OwnedFd> =
             shapes.iter().map(|(name, shape)| create(name, *shape)).collect();

@@ -7,6 +7,8 @@
 use holdfast_bpf::BpfError;
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
+use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
+use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord};
 
 use super::estate::{Capacity, Reader, Writer};
@@ -28,6 +30,8 @@ struct Maps {
     services: MappedArray<ServiceRecord>,
     frontends: HashMap<FrontendKey, Frontend>,
     counters: PerCpuArray<ServiceCounters>,
+    endpoints: MappedArray<EndpointState>,
+    traffic: MappedArray<Traffic>,
 }
 
 impl ShadowMaps {
@@ -43,6 +47,8 @@ impl ShadowMaps {
             services: MappedArray::map(estate.services)?,
             frontends: HashMap::new(estate.frontends)?,
             counters: PerCpuArray::new(estate.counters)?,
+            endpoints: MappedArray::map_later(estate.endpoints)?,
+            traffic: MappedArray::map_later(estate.traffic)?,
         }))
     }
 
@@ -69,7 +75,7 @@ impl GrantedMaps {
     }
 }
 
-/// What was counted for a service number, over all CPUs.
+/// What was counted.
 pub trait Counters {
     /// The sum over all CPUs.
     ///
@@ -77,13 +83,19 @@ pub trait Counters {
     ///
     /// When the kernel refuses.
     fn counters(&self, number: u32) -> Result<ServiceCounters, BpfError>;
+    /// What became of the connections of a service number.
+    fn traffic(&self, number: u32) -> Traffic;
+    /// What became of those of the endpoint with this number.
+    fn endpoint_state(&self, state: u32) -> EndpointState;
 }
 
 impl Maps {
     fn protect(&mut self, writable: bool) -> Result<(), BpfError> {
         self.heads.protect(writable)?;
         self.tables.protect(writable)?;
-        self.services.protect(writable)
+        self.services.protect(writable)?;
+        self.endpoints.protect(writable)?;
+        self.traffic.protect(writable)
     }
 }
 
@@ -98,14 +110,23 @@ impl Counters for Maps {
         let cpus = self.counters.lookup(number)?;
         Ok(cpus.into_iter().fold(ServiceCounters::default(), add))
     }
+
+    fn traffic(&self, number: u32) -> Traffic {
+        self.traffic.read(number)
+    }
+
+    fn endpoint_state(&self, state: u32) -> EndpointState {
+        self.endpoints.read(state)
+    }
 }
 
 impl Reader for Maps {
     fn capacity(&self) -> Capacity {
         Capacity {
-            services: self.heads.length().min(self.services.length()),
+            services: self.heads.length().min(self.services.length()).min(self.traffic.length()),
             slots: self.tables.length(),
             frontends: self.frontends.capacity(),
+            endpoints: self.endpoints.length(),
         }
     }
 
@@ -119,6 +140,14 @@ impl Reader for Maps {
 
     fn slot(&self, index: u32) -> Slot {
         self.tables.read(index)
+    }
+
+    fn endpoint(&self, state: u32) -> EndpointState {
+        self.endpoints.read(state)
+    }
+
+    fn live(&self, number: u32) -> Live {
+        Live(self.traffic.read(number).live)
     }
 
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
@@ -146,6 +175,14 @@ macro_rules! read_through {
                 self.0.slot(index)
             }
 
+            fn endpoint(&self, state: u32) -> EndpointState {
+                self.0.endpoint(state)
+            }
+
+            fn live(&self, number: u32) -> Live {
+                self.0.live(number)
+            }
+
             fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
                 self.0.frontends()
             }
@@ -154,6 +191,14 @@ macro_rules! read_through {
         impl Counters for $maps {
             fn counters(&self, number: u32) -> Result<ServiceCounters, BpfError> {
                 self.0.counters(number)
+            }
+
+            fn traffic(&self, number: u32) -> Traffic {
+                self.0.traffic(number)
+            }
+
+            fn endpoint_state(&self, state: u32) -> EndpointState {
+                self.0.endpoint_state(state)
             }
         }
     )*};
@@ -175,7 +220,19 @@ impl Writer for GrantedMaps {
     }
 
     fn zero_counters(&mut self, number: u32) -> Result<(), BpfError> {
+        let words = 0..size_of::<Traffic>() / size_of::<u64>();
+        for word in words.filter(|word| *word != Traffic::LIVE_WORD) {
+            self.0.traffic.write_word(number, word, 0);
+        }
         self.0.counters.fill(number, ServiceCounters::default())
+    }
+
+    fn write_endpoint(&mut self, state: u32, endpoint: EndpointState) {
+        for (word, value) in endpoint.words().into_iter().enumerate() {
+            if word != EndpointState::LIVE_WORD {
+                self.0.endpoints.write_word(state, word, value);
+            }
+        }
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {

@@ -120,8 +120,7 @@ impl Model {
         if head.is_published() {
             let header: TableHeader = slot::to_header(&self.slots[head.slot() as usize]);
             self.warm_slots.extend(head.slot()..=head.slot() + header.endpoints);
-            let table = table(self, number, head);
-            for mut table in table {
+            if let Some(mut table) = table(self, number, head) {
                 self.warm_endpoints.extend(states(self, number, &mut table));
             }
         }

@@ -404,7 +404,10 @@ proptest! {
     /// Connections open and close meanwhile, and live longer than what they were sent to.
     #[test]
     fn connections_are_counted_for_what_they_were_sent_to(
-        steps in prop::collection::vec((any_desired(), prop::collection::vec(0_u64..64, 0..6), any::<Index>()), 1..6),
+        steps in prop::collection::vec(
+            (any_desired(), prop::collection::vec(0_u64..64, 0..6), any::<Index>()),
+            1..6,
+        ),
     ) {
         let mut model = Model::new(CAPACITY);
         let mut open = Vec::new();

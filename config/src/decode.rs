@@ -9,6 +9,7 @@ use crate::limit::{
     MAX_ADDRESSES_PER_SERVICE, MAX_ENDPOINTS_PER_SERVICE, MAX_PORTS_PER_SERVICE, MAX_SERVICES,
     MAX_WEIGHT,
 };
+use crate::limits::limits;
 use crate::model::{Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
 use crate::report::Report;
 use crate::scalar::{address, one_of, port_name, service_name, whole_number};
@@ -40,8 +41,8 @@ pub(crate) struct PortPositions {
 }
 
 const FILE_KEYS: [&str; 1] = ["services"];
-const SERVICE_KEYS: [&str; 6] =
-    ["name", "addresses", "ports", "load_balancing", "no_endpoint", "endpoints"];
+const SERVICE_KEYS: [&str; 7] =
+    ["name", "addresses", "ports", "load_balancing", "no_endpoint", "limits", "endpoints"];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
 const LOAD_BALANCING_KEYS: [&str; 1] = ["policy"];
 const ENDPOINT_KEYS: [&str; 3] = ["address", "port", "weight"];
@@ -76,6 +77,7 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
     let (ports, port_positions) = ports(&fields, report);
     let policy = fields.get("load_balancing").and_then(|node| policy(node, report));
     let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
+    let limits = fields.get("limits").and_then(|node| limits(node, report));
     let listed = listed_endpoints(&fields, report);
     let (endpoints, endpoint_positions) = endpoints(listed, report);
     Some(Located {
@@ -86,6 +88,7 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
             ports,
             policy: policy.unwrap_or_default(),
             no_endpoint: no_endpoint.unwrap_or_default(),
+            limits: limits.unwrap_or_default(),
             endpoints,
         },
         endpoints_whole: listed.len() == endpoint_positions.len(),
@@ -183,7 +186,7 @@ fn number(node: &Node, what: &str, report: &mut Report<'_>) -> Option<NonZeroU16
 
 fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
     let fields = Fields::of(node, "`load_balancing`", &LOAD_BALANCING_KEYS, report)?;
-    let all = [Policy::Random, Policy::Weighted];
+    let all = [Policy::Random, Policy::Weighted, Policy::LeastConnections];
     choice(fields.get("policy")?, "policy", &all.map(|policy| (policy.as_str(), policy)), report)
 }
 

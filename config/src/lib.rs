@@ -29,6 +29,7 @@ mod decode;
 mod diagnostic;
 mod fields;
 pub mod limit;
+mod limits;
 mod model;
 mod read;
 mod report;
@@ -38,7 +39,7 @@ mod source;
 mod tree;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use model::{Config, Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
+pub use model::{Config, Endpoint, Limits, NoEndpoint, Policy, Port, Protocol, Service};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 /// A whole configuration: all files together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Service {
     pub policy: Policy,
     /// What a connection gets when there is no endpoint for it.
     pub no_endpoint: NoEndpoint,
+    /// Bounds on what is open at once.
+    pub limits: Limits,
     /// Where connections go. If there are any, at least one has a weight above 0; and if the
     /// service has an IPv4 address, at least one of those is an IPv4 endpoint.
     pub endpoints: Vec<Endpoint>,
@@ -73,6 +75,21 @@ pub enum Policy {
     Random,
     /// Each endpoint with a probability proportional to its weight.
     Weighted,
+    /// Of two endpoints that are drawn, the one with fewer connections for its weight.
+    LeastConnections,
+}
+
+/// Bounds on what is open at once, for each port and address family of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that are open or being opened.
+    pub connections: Option<NonZeroU32>,
+    /// Connections that are being opened.
+    pub pending: Option<NonZeroU32>,
+    /// Those of one endpoint that are open or being opened.
+    pub endpoint_connections: Option<NonZeroU32>,
+    /// Those of one endpoint that are being opened.
+    pub endpoint_pending: Option<NonZeroU32>,
 }
 
 /// What a connection to a service without a usable endpoint gets.
@@ -120,6 +137,7 @@ impl Policy {
         match self {
             Self::Random => "random",
             Self::Weighted => "weighted",
+            Self::LeastConnections => "least_connections",
         }
     }
 }

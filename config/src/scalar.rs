@@ -1,18 +1,20 @@
 //! Scalars to values: pure functions that give the value or say what to write instead.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use crate::limit::{MAX_PORT_NAME_BYTES, MAX_SERVICE_NAME_BYTES};
 use crate::report::{Excerpt, Suggestion};
 use crate::tree::Scalar;
 
 /// A whole number within `range`; `what` names it in errors.
-pub(crate) fn whole_number(
+pub(crate) fn whole_number<N: FromStr + PartialOrd + Display>(
     scalar: &Scalar,
     what: &str,
-    range: RangeInclusive<u16>,
-) -> Result<u16, String> {
+    range: RangeInclusive<N>,
+) -> Result<N, String> {
     let text = scalar.text.as_str();
     let excerpt = Excerpt(text);
     let wanted = format!("write a {what} between {} and {}", range.start(), range.end());
@@ -33,7 +35,7 @@ pub(crate) fn whole_number(
         return Err(format!("the {what} {excerpt} has leading zeros: {wanted}, without them"));
     }
     // Digits that do not fit the type are out of its range.
-    match text.parse() {
+    match text.parse::<N>() {
         Ok(number) if range.contains(&number) => Ok(number),
         _ => Err(format!("{what} {number} is out of range: {wanted}", number = shortened(text))),
     }

@@ -149,7 +149,7 @@ unsafe fn count_service(service: u32, step: &Step, elapsed: u64, carried: Carrie
     unsafe {
         maps::add(&raw mut (*traffic).live, step.live);
         match step.outcome {
-            Outcome::Unchanged | Outcome::Begun => {}
+            Outcome::Unchanged | Outcome::Begun | Outcome::Dropped => {}
             Outcome::Connected => maps::add(&raw mut (*traffic).established, 1),
             Outcome::Established => {
                 maps::add(&raw mut (*traffic).established, 1);
@@ -188,7 +188,7 @@ unsafe fn count_endpoint(number: u32, step: &Step, now: u64, carried: Carried) {
     unsafe {
         maps::add(&raw mut (*endpoint).live, step.live);
         match step.outcome {
-            Outcome::Unchanged | Outcome::Begun => {}
+            Outcome::Unchanged | Outcome::Begun | Outcome::Dropped => {}
             Outcome::Connected => maps::add(&raw mut (*endpoint).established, 1),
             Outcome::Established => {
                 maps::add(&raw mut (*endpoint).established, 1);

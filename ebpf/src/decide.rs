@@ -51,6 +51,9 @@ pub trait Tables {
     fn slot(&self, index: u32) -> Option<Self::Slot>;
     /// A word of a slot: one of the `HEADER` and `ENDPOINT` constants of [`words`].
     fn slot_word(&self, slot: Self::Slot, word: usize) -> u64;
+    /// What is open and pending at the endpoint with this number: a
+    /// [`Live`](holdfast_protocol::kernel::endpoint::Live).
+    fn live(&self, state: u32) -> u64;
     /// 32 random bits.
     fn random(&self) -> u32;
 }
@@ -65,6 +68,8 @@ pub enum Verdict {
     /// It fails with [`Decision::errno`]: the service has no endpoint, or none that this socket can
     /// reach, or a policy these programs do not know.
     Refused,
+    /// It fails with [`Decision::errno`], which is [`ECONNREFUSED`]: a bound was reached.
+    Limited,
     /// It fails with [`Decision::errno`], which is [`EAGAIN`]: no look was settled.
     Unsettled,
 }
@@ -85,6 +90,8 @@ pub struct Decision {
     pub state: u32,
     /// Of a connection that is sent: the generation of the table the endpoint was chosen from.
     pub generation: u32,
+    /// Of a connection that is sent: the table the endpoint was chosen from.
+    pub table: Chosen,
     /// Of a connection that fails: what with.
     pub errno: u16,
     /// The service it is counted for, or [`NO_SERVICE`].
@@ -93,12 +100,32 @@ pub struct Decision {
     pub retries: u32,
 }
 
+/// The table that an endpoint was chosen from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The slot of its header.
+    pub header: u32,
+    /// How many slots of settings follow.
+    pub settings: u32,
+    /// What follows those, and what the service asks for.
+    pub shape: words::Shape,
+}
+
+impl Chosen {
+    const NONE: Self = Self {
+        header: 0,
+        settings: 0,
+        shape: words::Shape { endpoints: 0, no_endpoint_errno: 0, policy: 0, features: 0 },
+    };
+}
+
 impl Decision {
     /// The decision before the first look, and after the last.
     const UNSETTLED: Self = Self {
         verdict: Verdict::Unsettled,
         endpoint: Peer { address: [0; 4], port_be: 0 },
         state: 0,
+        table: Chosen::NONE,
         generation: 0,
         errno: EAGAIN,
         service: NO_SERVICE,
@@ -198,11 +225,12 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     if shape.endpoints == 0 {
         decision.verdict = Verdict::Refused;
         decision.errno = refusal(shape.no_endpoint_errno);
-    } else if !matches!(shape.policy, policy::RANDOM | policy::WEIGHTED) {
+    } else if !is_known(shape.policy) {
         decision.verdict = Verdict::Refused;
         decision.errno = EINVAL;
     } else {
         let settings = words::low(tables.slot_word(header, words::HEADER_EXTENT));
+        decision.table = Chosen { header: head.slot(), settings, shape };
         let Some(slot) = choose(tables, head.slot(), settings, shape) else {
             return Look::Replaced;
         };
@@ -221,6 +249,12 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     Look::Settled
 }
 
+/// Whether these programs know the policy.
+#[inline(always)]
+const fn is_known(policy: u8) -> bool {
+    matches!(policy, policy::RANDOM | policy::WEIGHTED | policy::LEAST_CONNECTIONS)
+}
+
 /// The slot of one of the endpoints of the table whose header is at `header`, with `settings` slots
 /// between the two. `None` if the way
 /// there leads out of the table: what was read belongs to a table being replaced.
@@ -234,7 +268,8 @@ fn choose<T: Tables>(
     let first = header.checked_add(1)?.checked_add(settings)?;
     let row = choose::row(tables.random(), shape.endpoints);
     let slot = tables.slot(first.checked_add(row)?)?;
-    if shape.policy == policy::RANDOM {
+    if shape.policy != policy::WEIGHTED {
+        // Also for a policy that looks at what is live: that is done once, when this is settled.
         return Some(slot);
     }
     let threshold = words::high(tables.slot_word(slot, words::ENDPOINT_PORT));
@@ -248,8 +283,9 @@ fn choose<T: Tables>(
     }
 }
 
+/// Where the endpoint in `slot` is.
 #[inline(always)]
-fn endpoint<T: Tables>(tables: &T, slot: T::Slot) -> Peer {
+pub(crate) fn endpoint<T: Tables>(tables: &T, slot: T::Slot) -> Peer {
     let address = words::address(
         tables.slot_word(slot, words::ENDPOINT_ADDRESS_HIGH),
         tables.slot_word(slot, words::ENDPOINT_ADDRESS_LOW),

@@ -7,6 +7,7 @@
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`lifecycle`]: what happens to a connection after `connect(2)`, and what is counted for it.
+//! - [`limit`]: bounds on what is open and pending.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
@@ -20,6 +21,7 @@
 pub mod choose;
 pub mod decide;
 pub mod lifecycle;
+pub mod limit;
 pub mod socket;
 pub mod words;
 

@@ -11,6 +11,13 @@
 //! does not matter that the kernel may tell an end twice (the state of a socket, and its release), nor
 //! who else looks at the socket at that moment.
 //!
+//! A connection of a service with bounds takes its place before all that, when it is decided:
+//!
+//! ```text
+//! RESERVED ── attempt ──► PENDING      RESERVED ── connected ──► OPEN
+//!     └── closed, or released: it never began ──► IDLE
+//! ```
+//!
 //! An attempt begins when the kernel is about to send the first segment. What fails before that (no
 //! route, no local port) was never pending, and nothing has to be taken back for it.
 
@@ -48,6 +55,8 @@ pub enum Event {
     Connected,
     /// It has ended, or the socket goes elsewhere.
     Closed,
+    /// Nobody has the socket any more. What has begun may go on; what has not never will.
+    Abandoned,
 }
 
 /// What came of an event.
@@ -65,6 +74,8 @@ pub enum Outcome {
     Closed,
     /// An attempt came to nothing.
     Failed,
+    /// It gives its place back without ever having begun.
+    Dropped,
 }
 
 /// What an event makes of a connection.
@@ -88,6 +99,9 @@ pub const fn step(phase: u64, event: Event) -> Step {
         (phase::IDLE, Event::Connected) => (phase::OPEN, Outcome::Connected),
         (phase::PENDING, Event::Established) => (phase::OPEN, Outcome::Established),
         (phase::PENDING, Event::Closed) => (phase::IDLE, Outcome::Failed),
+        (phase::RESERVED, Event::Attempt) => (phase::PENDING, Outcome::Begun),
+        (phase::RESERVED, Event::Connected) => (phase::OPEN, Outcome::Connected),
+        (phase::RESERVED, Event::Closed | Event::Abandoned) => (phase::IDLE, Outcome::Dropped),
         (phase::OPEN, Event::Closed) => (phase::IDLE, Outcome::Closed),
         _ => (phase, Outcome::Unchanged),
     };
@@ -98,7 +112,7 @@ pub const fn step(phase: u64, event: Event) -> Step {
 #[inline(always)]
 const fn counted(phase: u64) -> u64 {
     match phase {
-        phase::PENDING => Live::PENDING,
+        phase::PENDING | phase::RESERVED => Live::PENDING,
         phase::OPEN => Live::OPEN,
         _ => 0,
     }
@@ -121,7 +135,7 @@ pub const fn tcp_event(operation: u32, state: u32) -> Event {
 #[inline(always)]
 #[must_use]
 pub const fn release_event(is_tcp: bool, state: u32) -> Event {
-    if is_tcp && state != CLOSE { Event::None } else { Event::Closed }
+    if is_tcp && state != CLOSE { Event::Abandoned } else { Event::Closed }
 }
 
 /// What a closed TCP connection has carried.
@@ -158,13 +172,24 @@ mod tests {
 
     use super::*;
 
-    const PHASES: [u64; 3] = [phase::IDLE, phase::PENDING, phase::OPEN];
-    const EVENTS: [Event; 5] =
-        [Event::None, Event::Attempt, Event::Established, Event::Connected, Event::Closed];
+    const PHASES: [u64; 4] = [phase::IDLE, phase::PENDING, phase::RESERVED, phase::OPEN];
+    const EVENTS: [Event; 6] = [
+        Event::None,
+        Event::Attempt,
+        Event::Established,
+        Event::Connected,
+        Event::Closed,
+        Event::Abandoned,
+    ];
 
     /// The live counts and the outcomes after `events`.
     fn after(events: &[Event]) -> (Live, Vec<Outcome>) {
-        let (mut phase, mut live, mut outcomes) = (phase::IDLE, 0_u64, Vec::new());
+        after_from(phase::IDLE, events)
+    }
+
+    /// Likewise, of a connection that is in `phase` already.
+    fn after_from(phase: u64, events: &[Event]) -> (Live, Vec<Outcome>) {
+        let (mut phase, mut live, mut outcomes) = (phase, counted(phase), Vec::new());
         for event in events {
             let step = step(phase, *event);
             phase = step.next;
@@ -187,6 +212,20 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_was_taken_is_given_back_or_used() {
+        use Event::{Abandoned, Attempt, Closed, Connected, Established};
+        let after = |events: &[Event]| after_from(phase::RESERVED, events);
+        assert_eq!(after(&[]).0, Live(Live::PENDING));
+        assert_eq!(after(&[Attempt, Established, Closed]).0, Live(0));
+        assert_eq!(after(&[Connected]).0, Live(Live::OPEN));
+        for end in [Closed, Abandoned] {
+            assert_eq!(after(&[end]), (Live(0), [Outcome::Dropped].to_vec()));
+        }
+        // What has begun goes on after the last descriptor.
+        assert_eq!(after(&[Attempt, Abandoned]).0, Live(Live::PENDING));
+    }
+
+    #[test]
     fn what_was_never_attempted_counts_nothing() {
         let (live, outcomes) = after(&[Event::Closed, Event::Established, Event::None]);
         assert_eq!((live, outcomes), (Live(0), [Outcome::Unchanged; 3].to_vec()));
@@ -206,15 +245,15 @@ mod tests {
 
     #[test]
     fn whatever_happens_the_end_leaves_nothing_behind() {
-        // Every sequence of up to six events, by counting in base five.
-        for length in 0..=6_u32 {
-            for number in 0..5_usize.pow(length) {
-                let digit = |place: u32| EVENTS[number / 5_usize.pow(place) % 5];
+        // Every sequence of up to six events, by counting in base six.
+        for (length, from) in (0..=6_u32).flat_map(|length| PHASES.map(|phase| (length, phase))) {
+            for number in 0..EVENTS.len().pow(length) {
+                let digit = |place: u32| EVENTS[number / EVENTS.len().pow(place) % EVENTS.len()];
                 let mut events: Vec<Event> = (0..length).map(digit).collect();
-                let before = after(&events).0;
+                let before = after_from(from, &events).0;
                 assert!(before.open() + before.pending() <= 1, "{events:?}");
                 events.push(Event::Closed);
-                assert_eq!(after(&events).0, Live(0), "{events:?}");
+                assert_eq!(after_from(from, &events).0, Live(0), "{events:?}");
             }
         }
     }
@@ -235,7 +274,7 @@ mod tests {
             assert_eq!(tcp_event(operation, state), Event::None, "{operation} {state}");
         }
         assert_eq!(release_event(true, CLOSE), Event::Closed);
-        assert_eq!(release_event(true, ESTABLISHED), Event::None);
+        assert_eq!(release_event(true, ESTABLISHED), Event::Abandoned);
         assert_eq!(release_event(false, ESTABLISHED), Event::Closed);
     }
 

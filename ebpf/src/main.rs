@@ -3,6 +3,7 @@
 //!
 //! - [`maps`]: the maps, and the only code that reads and writes them.
 //! - [`counting`]: what is counted of a connection after the system call.
+//! - [`places`]: places under a bound, taken and given back.
 //! - [`sock_addr`]: the socket and the address of the system call.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
@@ -16,6 +17,8 @@
 mod counting;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod places;
 #[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]

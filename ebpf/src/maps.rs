@@ -88,6 +88,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn live(&self, state: u32) -> u64 {
+        match endpoint(state) {
+            // SAFETY: the lookup bounds `state`, and an array's values stay mapped. Others add to the
+            // word meanwhile, hence one volatile load of 8 bytes.
+            Some(endpoint) => unsafe { (&raw const (*endpoint).live).read_volatile() },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: the helper takes nothing and may be called by any program.
         unsafe { bpf_get_prandom_u32() }
@@ -145,6 +155,27 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
             options(nostack),
         );
     }
+}
+
+/// Adds to a word and returns what it was, in one step.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn fetch_add(word: *mut u64, amount: u64) -> u64 {
+    let mut value = amount;
+    // SAFETY: `word` is valid and aligned by the contract above; the instruction touches those 8
+    // bytes and the register that it adds from, which it leaves as what it has found.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+            options(nostack),
+        );
+    }
+    value
 }
 
 /// Makes `word` be `to` if it is `from`, in one step. Returns whether it was.

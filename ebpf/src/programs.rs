@@ -6,12 +6,14 @@ use core::panic::PanicInfo;
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
-use holdfast_ebpf::decide::{Decision, Verdict, decide};
+use holdfast_ebpf::decide::{Decision, EAGAIN, ECONNREFUSED, Verdict, decide};
+use holdfast_ebpf::limit;
 use holdfast_ebpf::socket::{self, Peer};
-use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_UDP, SocketState, phase};
+use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, SocketState, phase};
 
 use crate::counting;
 use crate::maps::{self, Maps};
+use crate::places;
 use crate::sock_addr::SockAddr;
 
 /// The system call goes on, with the address as the program leaves it.
@@ -69,7 +71,15 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     };
     let Peer { address, port_be } = socket.peer();
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
-    let decision = decide(&Maps, &key, socket.reach());
+    let mut decision = admit(socket, &key);
+    if let Verdict::Sent = decision.verdict {
+        let is_stored = send(socket, &key, &decision);
+        if limit::has_bounds(&decision) && !is_stored {
+            // What is not remembered could never give its place back.
+            places::leave(&decision);
+            decision = limited(decision);
+        }
+    }
     count(&decision);
     match decision.verdict {
         Verdict::Untouched => {
@@ -78,27 +88,72 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
             PROCEED
         }
         Verdict::Sent => {
-            let stored = socket.remember(SocketState {
-                original_address: address,
-                endpoint_address: decision.endpoint.address,
-                original_port_be: port_be,
-                endpoint_port_be: decision.endpoint.port_be,
-                service: decision.service,
-                generation: decision.generation,
-                endpoint: decision.state,
-                phase: phase::IDLE,
-                since_ns: 0,
-            });
-            if protocol == PROTOCOL_UDP && !stored.is_null() {
-                // SAFETY: not null, so it is this socket's storage.
-                unsafe { counting::connected(stored) };
-            }
             socket.rename(decision.endpoint);
             PROCEED
         }
         // What was remembered stays: a datagram socket keeps its former peer when this fails.
-        Verdict::Refused | Verdict::Unsettled => refuse(decision.errno),
+        Verdict::Refused | Verdict::Limited | Verdict::Unsettled => refuse(decision.errno),
     }
+}
+
+/// Decides, and sees to what depends on what is live: the lighter endpoint, and places under bounds.
+#[inline(always)]
+fn admit(socket: &SockAddr<'_>, key: &FrontendKey) -> Decision {
+    let reach = socket.reach();
+    let mut decision = decide(&Maps, key, reach);
+    if !matches!(decision.verdict, Verdict::Sent) || !limit::is_live(&decision) {
+        return decision;
+    }
+    if limit::lighten(&Maps, &mut decision, reach).is_none() {
+        return Decision { verdict: Verdict::Unsettled, errno: EAGAIN, ..decision };
+    }
+    if !limit::has_bounds(&decision) {
+        return decision;
+    }
+    let Some(bounds) = limit::bounds(&Maps, &decision) else {
+        return Decision { verdict: Verdict::Unsettled, errno: EAGAIN, ..decision };
+    };
+    if key.protocol == PROTOCOL_TCP {
+        // It is not connected, or it could not ask: a place it still has is of an attempt that never
+        // began, and must not be in its own way.
+        socket.leave();
+    }
+    if places::take(&mut decision, bounds, key.protocol, reach) {
+        return decision;
+    }
+    limited(decision)
+}
+
+/// The decision that a bound was reached.
+#[inline(always)]
+fn limited(decision: Decision) -> Decision {
+    Decision { verdict: Verdict::Limited, errno: ECONNREFUSED, ..decision }
+}
+
+/// Remembers where the socket is sent. Returns whether that is remembered.
+#[inline(always)]
+fn send(socket: &SockAddr<'_>, key: &FrontendKey, decision: &Decision) -> bool {
+    let state = SocketState {
+        original_address: key.address,
+        endpoint_address: decision.endpoint.address,
+        original_port_be: key.port_be,
+        endpoint_port_be: decision.endpoint.port_be,
+        service: decision.service,
+        generation: decision.generation,
+        endpoint: decision.state,
+        phase: phase::IDLE,
+        since_ns: 0,
+    };
+    let phase = if limit::has_bounds(decision) { phase::RESERVED } else { phase::IDLE };
+    let stored = socket.remember(state, phase);
+    if stored.is_null() {
+        return false;
+    }
+    if key.protocol == PROTOCOL_UDP {
+        // SAFETY: not null, so it is this socket's storage.
+        unsafe { counting::connected(stored) };
+    }
+    true
 }
 
 #[inline(always)]
@@ -130,6 +185,7 @@ fn count(decision: &Decision) {
             Verdict::Untouched => {}
             Verdict::Sent => maps::add(&raw mut (*counters).connections, 1),
             Verdict::Refused => maps::add(&raw mut (*counters).refused, 1),
+            Verdict::Limited => maps::add(&raw mut (*counters).limited, 1),
             Verdict::Unsettled => maps::add(&raw mut (*counters).unsettled, 1),
         }
         if decision.retries > 0 {

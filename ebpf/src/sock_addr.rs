@@ -105,8 +105,8 @@ impl<'a> SockAddr<'a> {
         (!state.is_null()).then(|| unsafe { *state })
     }
 
-    /// Remembers `state` for the socket, in place of what was remembered before, and returns where;
-    /// null if nowhere. What was counted for its former peer ends: a socket that may connect again is
+    /// Remembers `state`, which is idle, for the socket, and that it is in `phase`, in place of what was
+    /// remembered before, and returns where; null if nowhere. What was counted for its former peer ends: a socket that may connect again is
     /// not connected to it any more, or not for long.
     ///
     /// When the kernel has no memory for it (`net.core.optmem_max` bounds it for each socket), the
@@ -114,15 +114,31 @@ impl<'a> SockAddr<'a> {
     /// then shows that endpoint instead of the address the client asked for, and nothing is counted
     /// of what becomes of it.
     #[inline(always)]
-    pub fn remember(&self, mut state: SocketState) -> *mut SocketState {
-        // SAFETY: as in `remembered`. The helper copies `state` only if it makes new storage.
+    pub fn remember(&self, mut state: SocketState, phase: u64) -> *mut SocketState {
+        // SAFETY: as in `remembered`. The helper copies `state` only if it makes new storage, and then
+        // there is no former peer: `state` is idle.
         unsafe {
             let stored = SOCKETS.get_or_insert_ptr_mut(self.context, Some(&mut state));
             if !stored.is_null() {
                 counting::leave(stored);
                 *stored = state;
+                (*stored).phase = phase;
             }
             stored
+        }
+    }
+
+    /// Ends what is counted for the socket's former peer, if anything is.
+    #[inline(always)]
+    pub fn leave(&self) {
+        let raw = self.raw();
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` with a valid socket; what is not null is
+        // its storage.
+        unsafe {
+            let stored = maps::stored((*raw).__bindgen_anon_1.sk.cast());
+            if !stored.is_null() {
+                counting::leave(stored);
+            }
         }
     }
 

@@ -5,7 +5,11 @@
 
 use core::mem::offset_of;
 
-use holdfast_protocol::kernel::{Address, EndpointSlot, Frontend, SLOT_BYTES, TableHeader};
+use holdfast_protocol::kernel::{
+    Address, EndpointSlot, Frontend, SLOT_BYTES, Settings, TableHeader,
+};
+
+use crate::limit::{Bound, Bounds};
 
 /// A slot of `TABLES`, word by word.
 pub type Slot = [u64; SLOT_BYTES / size_of::<u64>()];
@@ -22,6 +26,10 @@ pub const HEADER_IDENTITY: usize = 0;
 pub const HEADER_SHAPE: usize = 1;
 /// Word of a [`TableHeader`]: how many slots of settings and how many lookup entries there are.
 pub const HEADER_EXTENT: usize = 2;
+/// Word of a [`Settings`]: the service's bounds.
+pub const SETTINGS_SERVICE: usize = 0;
+/// Word of a [`Settings`]: each endpoint's bounds.
+pub const SETTINGS_ENDPOINT: usize = 1;
 /// Word of an [`EndpointSlot`]: the first half of its address.
 pub const ENDPOINT_ADDRESS_HIGH: usize = 0;
 /// Word of an [`EndpointSlot`]: the second half of its address.
@@ -43,7 +51,10 @@ const _: () = {
     assert!(offset_of!(TableHeader, settings) == 16 && offset_of!(TableHeader, lookup) == 20);
     assert!(offset_of!(EndpointSlot, address) == 0 && offset_of!(EndpointSlot, port_be) == 16);
     assert!(offset_of!(EndpointSlot, threshold) == 20 && offset_of!(EndpointSlot, alias) == 24);
-    assert!(offset_of!(EndpointSlot, state) == 28);
+    assert!(offset_of!(EndpointSlot, state) == 28 && offset_of!(EndpointSlot, weight) == 18);
+    assert!(offset_of!(Settings, open) == 0 && offset_of!(Settings, pending) == 4);
+    assert!(offset_of!(Settings, endpoint_open) == 8);
+    assert!(offset_of!(Settings, endpoint_pending) == 12);
 };
 
 /// The field at the lower offset of a word of two 32-bit fields.
@@ -90,6 +101,23 @@ pub const fn shape(word: u64) -> Shape {
         policy: (high(word) >> 16) as u8,
         features: (high(word) >> 24) as u8,
     }
+}
+
+/// The two [`Bound`]s in the first two words of a [`Settings`].
+#[inline(always)]
+#[must_use]
+pub const fn bounds(service: u64, endpoint: u64) -> Bounds {
+    Bounds {
+        service: Bound { open: low(service), pending: high(service) },
+        endpoint: Bound { open: low(endpoint), pending: high(endpoint) },
+    }
+}
+
+/// The weight in the word [`ENDPOINT_PORT`].
+#[inline(always)]
+#[must_use]
+pub const fn weight(word: u64) -> u16 {
+    (word >> 16) as u16
 }
 
 /// The address in the words [`ENDPOINT_ADDRESS_HIGH`] and [`ENDPOINT_ADDRESS_LOW`].

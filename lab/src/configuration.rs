@@ -13,6 +13,8 @@ pub struct Service {
     policy: &'static str,
     no_endpoint: &'static str,
     endpoints: Vec<(SocketAddr, u16)>,
+    /// Further keys, a line each.
+    more: Vec<String>,
 }
 
 impl Service {
@@ -28,6 +30,7 @@ impl Service {
             policy: "random",
             no_endpoint: "refuse",
             endpoints: Vec::new(),
+            more: Vec::new(),
         }
     }
 
@@ -59,6 +62,20 @@ impl Service {
         self
     }
 
+    /// With connections spread otherwise.
+    #[must_use]
+    pub const fn policy(mut self, policy: &'static str) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// With a further key, as it is written: `limits: { connections: 1 }`.
+    #[must_use]
+    pub fn key(mut self, line: &str) -> Self {
+        self.more.push(line.to_owned());
+        self
+    }
+
     /// With another answer to a connection for which there is no endpoint.
     #[must_use]
     pub const fn no_endpoint(mut self, answer: &'static str) -> Self {
@@ -80,6 +97,9 @@ impl Display for Service {
         )?;
         writeln!(f, "    load_balancing: {{ policy: {} }}", self.policy)?;
         writeln!(f, "    no_endpoint: {}", self.no_endpoint)?;
+        for line in &self.more {
+            writeln!(f, "    {line}")?;
+        }
         if self.endpoints.is_empty() {
             return writeln!(f, "    endpoints: []");
         }

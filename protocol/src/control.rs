@@ -299,7 +299,7 @@ pub struct ServiceRow {
     pub protocol: String,
     /// The addresses clients connect to.
     pub addresses: Vec<String>,
-    /// `random` or `weighted`.
+    /// `random`, `weighted` or `least_connections`.
     pub policy: String,
     /// How many endpoints it has.
     pub endpoints: u32,
@@ -307,6 +307,8 @@ pub struct ServiceRow {
     pub connections: u64,
     /// Connections refused so far.
     pub refused: u64,
+    /// Connections refused so far because a limit was reached.
+    pub limited: u64,
     /// What became of those that were sent to an endpoint.
     pub traffic: TrafficRow,
     /// Segments that closed connections sent again.

@@ -201,6 +201,9 @@ pub mod policy {
     /// Each endpoint with a probability proportional to its weight, by the alias method (M. D.
     /// Vose, "A linear algorithm for generating random numbers with a given distribution", 1991).
     pub const WEIGHTED: u8 = 1;
+    /// Of two that are drawn, the one with fewer connections for its weight (M. Mitzenmacher, "The
+    /// power of two choices in randomized load balancing", 2001).
+    pub const LEAST_CONNECTIONS: u8 = 8;
 }
 
 /// The first slot of a table.
@@ -388,6 +391,8 @@ pub struct ServiceCounters {
     pub retries: u64,
     /// Connections refused with `EAGAIN` because every look found a table being replaced.
     pub unsettled: u64,
+    /// Connections refused because a bound on open connections or attempts was reached.
+    pub limited: u64,
 }
 
 /// What the programs remember about a socket they sent to an endpoint; kept in socket storage, so
@@ -421,6 +426,8 @@ pub mod phase {
     pub const IDLE: u64 = 0;
     /// An attempt is under way, and counted as pending.
     pub const PENDING: u64 = 1;
+    /// It has taken its place among the pending ones, and nothing has been sent yet.
+    pub const RESERVED: u64 = 3;
     /// It is established, and counted as open.
     pub const OPEN: u64 = 2;
 }
@@ -467,7 +474,7 @@ const _: () = {
     assert!(size_of::<Settings>() == SETTINGS_SLOTS as usize * SLOT_BYTES);
     assert!(LOOKUP_PER_SLOT as usize * size_of::<u32>() == SLOT_BYTES);
     assert!(size_of::<ServiceRecord>() == 88);
-    assert!(size_of::<ServiceCounters>() == 32);
+    assert!(size_of::<ServiceCounters>() == 40);
     assert!(size_of::<SocketState>() == 64);
 };
 

@@ -3,6 +3,7 @@
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`]: connections are governed, and spread as configured.
 //! - [`counts`]: what becomes of a connection is counted, and nothing else.
+//! - [`limits`]: no more is open than is allowed, and it is spread by what is.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
@@ -26,6 +27,7 @@ mod footprint;
 mod init;
 mod interrupted;
 mod lifecycle;
+mod limits;
 mod losses;
 mod out_of_memory;
 mod pace;

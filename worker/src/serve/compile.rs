@@ -1,12 +1,15 @@
 //! From a configuration to what the tables should say. Pure.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use holdfast_config::{
-    Config, Diagnostics, Endpoint, NoEndpoint, Policy, Port, Protocol, Service, Sources, parse,
+    Config, Diagnostics, Endpoint, Limits, NoEndpoint, Policy, Port, Protocol, Service, Sources,
+    parse,
 };
 use holdfast_protocol::kernel::{
-    Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped, policy,
+    Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, Settings,
+    feature, mapped, policy,
 };
 
 use super::alias::{self, Row};
@@ -112,6 +115,10 @@ fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
     let endpoints: Vec<&Endpoint> = service.endpoints_for(frontend).collect();
     let (policy, rows) = match service.policy {
         Policy::Random => (policy::RANDOM, (0..).take(endpoints.len()).map(Row::full).collect()),
+        Policy::LeastConnections => {
+            let rows = (0..).take(endpoints.len()).map(Row::full).collect();
+            (policy::LEAST_CONNECTIONS, rows)
+        }
         Policy::Weighted => {
             let weights: Vec<u16> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
             (policy::WEIGHTED, alias::rows(&weights))
@@ -125,12 +132,32 @@ fn table(service: &Service, port: &Port, frontend: IpAddr) -> Table {
         alias: row.alias,
         state: EndpointSlot::NO_STATE,
     };
+    let (features, settings) = settings(service);
     Table {
         policy,
         no_endpoint_errno: errno(service.no_endpoint),
         endpoints: endpoints.iter().zip(&rows).map(slot).collect(),
+        features,
+        settings,
         ..Table::default()
     }
+}
+
+/// Which features the service uses, and what they are told.
+fn settings(service: &Service) -> (u8, Option<Settings>) {
+    if service.limits == Limits::default() {
+        return (0, None);
+    }
+    let bound = |bound: Option<NonZeroU32>| bound.map_or(0, NonZeroU32::get);
+    let Limits { connections, pending, endpoint_connections, endpoint_pending } = service.limits;
+    let settings = Settings {
+        open: bound(connections),
+        pending: bound(pending),
+        endpoint_open: bound(endpoint_connections),
+        endpoint_pending: bound(endpoint_pending),
+        ..Settings::NONE
+    };
+    (feature::LIMITS, Some(settings))
 }
 
 const fn protocol(protocol: Protocol) -> u8 {
@@ -243,6 +270,20 @@ mod tests {
         assert_eq!(table.policy, policy::WEIGHTED);
         assert_eq!(ports(&desired.services[0]), [12, 13]);
         assert_eq!((table.endpoints[0].threshold, table.endpoints[0].alias), (1 << 31, 1));
+    }
+
+    #[test]
+    fn limits_are_settings_of_the_table() {
+        let desired = desired(
+            "services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }],
+               load_balancing: { policy: least_connections },
+               limits: { connections: 10, endpoint_pending: 3 },
+               endpoints: [{ address: 127.0.0.1, weight: 7 }] }]",
+        );
+        let table = &desired.services[0].table;
+        assert_eq!((table.policy, table.features), (policy::LEAST_CONNECTIONS, feature::LIMITS));
+        let wanted = Settings { open: 10, endpoint_pending: 3, ..Settings::NONE };
+        assert_eq!(table.settings, Some(wanted));
     }
 
     #[test]

@@ -155,12 +155,13 @@ impl Port {
     }
 
     fn service_row(&self, counters: &impl Counters) -> Result<ServiceRow, BpfError> {
-        let (mut connections, mut refused, mut retransmits) = (0, 0, 0);
+        let (mut connections, mut refused, mut limited, mut retransmits) = (0, 0, 0, 0);
         let mut traffic = TrafficRow::default();
         for number in &self.numbers {
             let counted = counters.counters(*number)?;
             connections += counted.connections;
             refused += counted.refused + counted.unsettled;
+            limited += counted.limited;
             let counted = counters.traffic(*number);
             retransmits += counted.retransmits;
             traffic.opened += counted.established;
@@ -180,6 +181,7 @@ impl Port {
             endpoints: u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX),
             connections,
             refused,
+            limited,
             traffic,
             retransmits,
         })
@@ -258,6 +260,7 @@ const fn policy_name(number: u8) -> &'static str {
     match number {
         policy::RANDOM => "random",
         policy::WEIGHTED => "weighted",
+        policy::LEAST_CONNECTIONS => "least_connections",
         _ => "unknown",
     }
 }

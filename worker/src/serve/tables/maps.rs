@@ -106,6 +106,7 @@ impl Counters for Maps {
             refused: sum.refused.wrapping_add(cpu.refused),
             retries: sum.retries.wrapping_add(cpu.retries),
             unsettled: sum.unsettled.wrapping_add(cpu.unsettled),
+            limited: sum.limited.wrapping_add(cpu.limited),
         };
         let cpus = self.counters.lookup(number)?;
         Ok(cpus.into_iter().fold(ServiceCounters::default(), add))

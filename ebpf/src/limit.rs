@@ -1,0 +1,193 @@
+//! Bounds on what is open and pending, of a service and of each of its endpoints. Pure.
+//!
+//! A bound is strict: a connection first adds itself to the live count, then looks at what was there
+//! before. Whoever finds the count full takes itself out again and is refused. So no two of them can
+//! both get the last place; that two who meet at a full count both step back is possible, and the
+//! price.
+
+use holdfast_protocol::kernel::endpoint::Live;
+use holdfast_protocol::kernel::{TableHeader, feature, policy};
+
+use crate::choose;
+use crate::decide::{Chosen, Decision, Tables, endpoint};
+use crate::socket::{Peer, Reach};
+use crate::words;
+
+/// Rows of a table that are tried for an endpoint with room, once the chosen one has none: neighbours,
+/// from a random one on. The kernel's verifier follows every way through each of them, so each more
+/// takes several times as long to load.
+pub const PROBES: u32 = 2;
+
+/// The live counts, and the only way to a place among them.
+pub trait Places {
+    /// Takes a place of the endpoint with this number. Returns whether there was one.
+    fn take(&self, state: u32, bound: Bound) -> bool;
+}
+
+/// A bound on a live count; 0 is no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Connections that are open or being opened, at most.
+    pub open: u32,
+    /// Attempts that have not come to anything, at most.
+    pub pending: u32,
+}
+
+impl Bound {
+    /// None at all.
+    pub const NONE: Self = Self { open: 0, pending: 0 };
+
+    /// Whether one more connection keeps to the bound when `live` is there already.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_room(self, live: u64) -> bool {
+        let live = Live(live);
+        let (open, pending) = (live.open() as u64, live.pending() as u64);
+        (self.open == 0 || open + pending < self.open as u64)
+            && (self.pending == 0 || pending < self.pending as u64)
+    }
+}
+
+/// The bounds of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Of the service.
+    pub service: Bound,
+    /// Of each endpoint.
+    pub endpoint: Bound,
+}
+
+/// Whether what is live has a say in `decision`: the service has bounds, or chooses by it. Then
+/// [`lighten`], [`bounds`] and [`settle`] follow, once for a connection and after the looks, so that
+/// those who ask for nothing pay for nothing.
+#[inline(always)]
+#[must_use]
+pub const fn is_live(decision: &Decision) -> bool {
+    has_bounds(decision) || decision.table.shape.policy == policy::LEAST_CONNECTIONS
+}
+
+/// Whether the service has bounds.
+#[inline(always)]
+#[must_use]
+pub const fn has_bounds(decision: &Decision) -> bool {
+    decision.table.shape.features & feature::LIMITS != 0
+}
+
+/// The bounds of the service of `decision`; `None` if its table has been replaced since.
+#[inline(always)]
+pub fn bounds<T: Tables>(tables: &T, decision: &Decision) -> Option<Bounds> {
+    let settings = tables.slot(decision.table.header.wrapping_add(1))?;
+    let bounds = words::bounds(
+        tables.slot_word(settings, words::SETTINGS_SERVICE),
+        tables.slot_word(settings, words::SETTINGS_ENDPOINT),
+    );
+    is_current(tables, decision).then_some(bounds)
+}
+
+/// Makes `decision` name the endpoint with fewer connections for its weight, of two that are drawn, if
+/// the service chooses so. `None` if its table has been replaced since.
+#[inline(always)]
+pub fn lighten<T: Tables>(tables: &T, decision: &mut Decision, reach: Reach) -> Option<()> {
+    let shape = decision.table.shape;
+    if shape.policy != policy::LEAST_CONNECTIONS || shape.endpoints < 2 {
+        return Some(());
+    }
+    let first = choose::row(tables.random(), shape.endpoints);
+    let one = candidate(tables, decision, first)?;
+    let second = choose::other_row(first, shape.endpoints, tables.random());
+    let other = candidate(tables, decision, second)?;
+    let loaded = |it: &Candidate| (Live(tables.live(it.state)), it.weight);
+    let lighter = if choose::has_fewer(loaded(&one), loaded(&other)) { other } else { one };
+    if reach.covers(&lighter.peer.address) {
+        decision.endpoint = lighter.peer;
+        decision.state = lighter.state;
+    }
+    Some(())
+}
+
+/// Takes a place of the endpoint that `decision` names or, when it is full, of another one of the
+/// table, which is then where the connection goes. Returns whether one was taken: those that were
+/// tried had no room, or the table has been replaced.
+#[inline(always)]
+pub fn settle<T: Tables + Places>(
+    tables: &T,
+    decision: &mut Decision,
+    bound: Bound,
+    reach: Reach,
+) -> bool {
+    if tables.take(decision.state, bound) {
+        return true;
+    }
+    let endpoints = decision.table.shape.endpoints;
+    let mut row = choose::row(tables.random(), endpoints);
+    for _ in 0..PROBES {
+        let Some(it) = candidate(tables, decision, row) else { return false };
+        // One that was given weight 0 gets no new connections.
+        if it.weight > 0 && reach.covers(&it.peer.address) && tables.take(it.state, bound) {
+            decision.endpoint = it.peer;
+            decision.state = it.state;
+            return true;
+        }
+        row = if row + 1 < endpoints { row + 1 } else { 0 };
+    }
+    false
+}
+
+/// An endpoint that a connection could go to.
+struct Candidate {
+    peer: Peer,
+    state: u32,
+    weight: u16,
+}
+
+/// The endpoint in `row` of the table of `decision`, if that is still its table.
+#[inline(always)]
+fn candidate<T: Tables>(tables: &T, decision: &Decision, row: u32) -> Option<Candidate> {
+    let Chosen { header, settings, .. } = decision.table;
+    let first = header.wrapping_add(1).wrapping_add(settings);
+    let slot = tables.slot(first.wrapping_add(row))?;
+    let candidate = Candidate {
+        peer: endpoint(tables, slot),
+        state: words::high(tables.slot_word(slot, words::ENDPOINT_ALIAS)),
+        weight: words::weight(tables.slot_word(slot, words::ENDPOINT_PORT)),
+    };
+    is_current(tables, decision).then_some(candidate)
+}
+
+/// Whether the table of `decision` is still the one it was taken from. What a program reads is kept
+/// until it ends, so this says yes; it is what is left when that is not so.
+#[inline(always)]
+fn is_current<T: Tables>(tables: &T, decision: &Decision) -> bool {
+    let identity = TableHeader::identity(decision.service, decision.generation);
+    tables
+        .slot(decision.table.header)
+        .is_some_and(|header| tables.slot_word(header, words::HEADER_IDENTITY) == identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(open: u64, pending: u64) -> u64 {
+        open * Live::OPEN + pending * Live::PENDING
+    }
+
+    #[test]
+    fn what_is_being_opened_counts_as_open() {
+        let bound = Bound { open: 3, pending: 0 };
+        assert!(bound.has_room(live(2, 0)) && bound.has_room(live(0, 2)));
+        assert!(!bound.has_room(live(3, 0)) && !bound.has_room(live(1, 2)));
+    }
+
+    #[test]
+    fn attempts_have_a_bound_of_their_own() {
+        let bound = Bound { open: 0, pending: 2 };
+        assert!(bound.has_room(live(1_000_000, 1)));
+        assert!(!bound.has_room(live(0, 2)));
+    }
+
+    #[test]
+    fn no_bound_has_room_for_everything() {
+        assert!(Bound::NONE.has_room(u64::MAX));
+    }
+}

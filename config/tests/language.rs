@@ -591,7 +591,7 @@ fn the_documentation_shows_valid_configurations() {
         .skip(1)
         .map(|rest| rest.split_once("```").expect("the example ends").0)
         .collect();
-    assert_eq!(examples.len(), 2);
+    assert!(examples.len() >= 2);
     for example in examples {
         check(example, &[]);
     }

@@ -171,12 +171,22 @@ unsafe fn count_closed(traffic: *mut Traffic, elapsed: u64, carried: Carried) {
     // SAFETY: as in `count_service`.
     unsafe {
         maps::add(&raw mut (*traffic).closed, 1);
-        maps::add(&raw mut (*traffic).sent, carried.sent);
-        maps::add(&raw mut (*traffic).received, carried.received);
-        maps::add(&raw mut (*traffic).retransmits, carried.retransmits);
+        add_some(&raw mut (*traffic).sent, carried.sent);
+        add_some(&raw mut (*traffic).received, carried.received);
+        add_some(&raw mut (*traffic).retransmits, carried.retransmits);
         maps::add(&raw mut (*traffic).lifetime_ns, elapsed);
         let buckets: *mut u64 = (&raw mut (*traffic).lifetimes).cast();
         maps::add(buckets.add(lifetime_bucket(elapsed) as usize), 1);
+    }
+}
+
+/// Adds unless there is nothing to add: of a datagram socket there never is, and an atomic addition
+/// costs as much as all that is read here.
+#[inline(always)]
+unsafe fn add_some(counter: *mut u64, amount: u64) {
+    if amount > 0 {
+        // SAFETY: the caller's pointer is to a field of what was looked up in this run.
+        unsafe { maps::add(counter, amount) };
     }
 }
 
@@ -200,8 +210,8 @@ unsafe fn count_endpoint(number: u32, step: &Step, now: u64, carried: Carried) {
                 ptr::write_volatile(&raw mut (*endpoint).last_failure_ns, now);
             }
             Outcome::Closed => {
-                maps::add(&raw mut (*endpoint).sent, carried.sent);
-                maps::add(&raw mut (*endpoint).received, carried.received);
+                add_some(&raw mut (*endpoint).sent, carried.sent);
+                add_some(&raw mut (*endpoint).received, carried.received);
             }
         }
     }

@@ -71,13 +71,16 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     };
     let Peer { address, port_be } = socket.peer();
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
-    let mut decision = admit(socket, &key);
+    let mut decision = decide(&Maps, &key, socket.reach());
+    if matches!(decision.verdict, Verdict::Sent) && limit::is_live(&decision) {
+        admit(socket, &key, &mut decision);
+    }
     if let Verdict::Sent = decision.verdict {
         let is_stored = send(socket, &key, &decision);
         if limit::has_bounds(&decision) && !is_stored {
             // What is not remembered could never give its place back.
             places::leave(&decision);
-            decision = limited(decision);
+            fail(&mut decision, Verdict::Limited, ECONNREFUSED);
         }
     }
     count(&decision);
@@ -96,38 +99,34 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     }
 }
 
-/// Decides, and sees to what depends on what is live: the lighter endpoint, and places under bounds.
+/// Sees to what depends on what is live: the lighter endpoint, and places under bounds.
 #[inline(always)]
-fn admit(socket: &SockAddr<'_>, key: &FrontendKey) -> Decision {
+fn admit(socket: &SockAddr<'_>, key: &FrontendKey, decision: &mut Decision) {
     let reach = socket.reach();
-    let mut decision = decide(&Maps, key, reach);
-    if !matches!(decision.verdict, Verdict::Sent) || !limit::is_live(&decision) {
-        return decision;
+    if limit::lighten(&Maps, decision, reach).is_none() {
+        return fail(decision, Verdict::Unsettled, EAGAIN);
     }
-    if limit::lighten(&Maps, &mut decision, reach).is_none() {
-        return Decision { verdict: Verdict::Unsettled, errno: EAGAIN, ..decision };
+    if !limit::has_bounds(decision) {
+        return;
     }
-    if !limit::has_bounds(&decision) {
-        return decision;
-    }
-    let Some(bounds) = limit::bounds(&Maps, &decision) else {
-        return Decision { verdict: Verdict::Unsettled, errno: EAGAIN, ..decision };
+    let Some(bounds) = limit::bounds(&Maps, decision) else {
+        return fail(decision, Verdict::Unsettled, EAGAIN);
     };
     if key.protocol == PROTOCOL_TCP {
         // It is not connected, or it could not ask: a place it still has is of an attempt that never
         // began, and must not be in its own way.
         socket.leave();
     }
-    if places::take(&mut decision, bounds, key.protocol, reach) {
-        return decision;
+    if !places::take(decision, bounds, key.protocol, reach) {
+        fail(decision, Verdict::Limited, ECONNREFUSED);
     }
-    limited(decision)
 }
 
-/// The decision that a bound was reached.
+/// Makes a connection fail that was to be sent.
 #[inline(always)]
-fn limited(decision: Decision) -> Decision {
-    Decision { verdict: Verdict::Limited, errno: ECONNREFUSED, ..decision }
+fn fail(decision: &mut Decision, verdict: Verdict, errno: u16) {
+    decision.verdict = verdict;
+    decision.errno = errno;
 }
 
 /// Remembers where the socket is sent. Returns whether that is remembered.

@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 
 use holdfast_lab::{Lab, TestResult, binaries};
 
-/// `w0 = 1; exit`: how each kernel program that allows a connection ends.
-const ALLOW_32: [u8; 16] = [0xb4, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
-/// The same as `r0 = 1; exit`.
-const ALLOW_64: [u8; 16] = [0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+/// `w0 = 1; exit` or `w0 = 0; exit`: how each kernel program ends, with the connection allowed or not.
+const ENDS: [[u8; 16]; 2] = [
+    [MOVE_32, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0],
+    [MOVE_32, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0],
+];
+/// The code of `w0 = …`.
+const MOVE_32: u8 = 0xb4;
+/// The code of `r0 = …`, which comes to the same.
+const MOVE_64: u8 = 0xb7;
 
 /// A copy of the worker's binary that a test may replace.
 ///
@@ -57,16 +62,16 @@ pub fn another_build(path: &Path) -> TestResult {
     replace(path, &binaries::find(binaries::WORKER)?)?;
     let mut bytes = fs::read(path)?;
     let places: Vec<usize> = bytes
-        .windows(ALLOW_32.len())
+        .windows(ENDS[0].len())
         .enumerate()
-        .filter(|(_, window)| *window == ALLOW_32)
+        .filter(|(_, window)| ENDS.iter().any(|end| window == end))
         .map(|(place, _)| place)
         .collect();
     if places.len() < holdfast_protocol::kernel::program::ALL.len() {
         return Err(format!("{} programs end as expected: look again", places.len()).into());
     }
     for place in places {
-        bytes[place..place + ALLOW_64.len()].copy_from_slice(&ALLOW_64);
+        bytes[place] = MOVE_64;
     }
     let aside = path.with_extension("other");
     fs::write(&aside, bytes)?;

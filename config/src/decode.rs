@@ -39,7 +39,7 @@ pub(crate) struct PortPositions {
     pub(crate) port: Position,
 }
 
-const FILE_KEYS: [&str; 1] = ["services"];
+const FILE_KEYS: [&str; 3] = ["services", "identities", "policies"];
 const SERVICE_KEYS: [&str; 6] =
     ["name", "addresses", "ports", "load_balancing", "no_endpoint", "endpoints"];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];

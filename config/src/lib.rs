@@ -16,7 +16,7 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
+//! `check` compares services with each other; `policy` is the same for access policies; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
@@ -30,6 +30,7 @@ mod diagnostic;
 mod fields;
 pub mod limit;
 mod model;
+mod policy;
 mod read;
 mod report;
 mod scalar;
@@ -39,12 +40,13 @@ mod tree;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use model::{Config, Endpoint, NoEndpoint, Policy, Port, Protocol, Service};
+pub use policy::{Access, AccessPolicy, Action, Cidr, Group, Identity, PortRange, Rule, Side};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 
-use decode::Located;
 use diagnostic::{FileName, Position};
 use report::Report;
+use tree::Node;
 
 /// The configuration that `sources` say.
 ///
@@ -65,31 +67,34 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
     let mut services = Vec::new();
+    let mut access = Vec::new();
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
-        services.extend(services_of(file, number, &mut report));
+        if let Some(root) = tree_of(file, &mut report) {
+            services.extend(decode::services(&root, number, &mut report));
+            access.push(policy::decode::access(&root, number, &mut report));
+        }
     }
     check::all(&services, &files, &mut diagnostics);
+    let access = policy::check::all(access, &files, &mut diagnostics);
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }
-    Ok(Config { services: services.into_iter().map(|located| located.service).collect() })
+    Ok(Config { services: services.into_iter().map(|located| located.service).collect(), access })
 }
 
-/// The services of one file. Its tree is gone when the next file's is grown.
-fn services_of(file: &Source, number: usize, report: &mut Report<'_>) -> Vec<Located> {
+/// The tree of one file. It is gone when the next file's is grown.
+fn tree_of(file: &Source, report: &mut Report<'_>) -> Option<Node> {
     if file.contents.len() > limit::MAX_FILE_BYTES {
         let limit = limit::MAX_FILE_BYTES;
         report.at(
             Position::START,
             format_args!("the file is larger than the limit of {limit} bytes"),
         );
-        return Vec::new();
+        return None;
     }
     match std::str::from_utf8(&file.contents) {
-        Ok(text) => tree::grow(text, report)
-            .map(|root| decode::services(&root, number, report))
-            .unwrap_or_default(),
+        Ok(text) => tree::grow(text, report),
         Err(error) => {
             let offset = error.valid_up_to();
             let at = Position::after(&file.contents[..offset]);
@@ -97,7 +102,7 @@ fn services_of(file: &Source, number: usize, report: &mut Report<'_>) -> Vec<Loc
                 at,
                 format_args!("the byte at offset {offset} is not UTF-8: save the file as UTF-8"),
             );
-            Vec::new()
+            None
         }
     }
 }

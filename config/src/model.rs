@@ -5,11 +5,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use crate::policy::Access;
+
 /// A whole configuration: all files together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// In the order of the files, and within a file in its own. Names are unique.
     pub services: Vec<Service>,
+    /// Who may connect to what.
+    pub access: Access,
 }
 
 /// A service: what clients connect to, and where their connections go.

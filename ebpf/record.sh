@@ -16,7 +16,7 @@ list_sources() (
         find ebpf/src -type f -name '*.rs'
         printf '%s\n' \
             ebpf/Cargo.toml ebpf/Cargo.lock ebpf/build.sh ebpf/record.sh ebpf/toolchain.sh \
-            protocol/src/kernel.rs protocol/src/lib.rs
+            protocol/src/kernel.rs protocol/src/kernel/rules.rs protocol/src/lib.rs
     } | LC_ALL=C sort
 )
 

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::{
     EndpointSlot, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, TableHeader,
 };
@@ -33,7 +34,7 @@ macro_rules! plain {
 }
 
 plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
-plain!(FrontendKey, Frontend, [u8; 32]);
+plain!(FrontendKey, Frontend, [u8; 32], Cell, PolicyCounters);
 
 /// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
 /// elements are multiples of 8 bytes.

@@ -43,6 +43,7 @@ fn run(options: &Options, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Status => show(json, &session.status()?, render::status::status)?,
         Verb::Services => show(json, session.services()?.as_slice(), render::rows::services)?,
         Verb::Endpoints => show(json, session.endpoints()?.as_slice(), render::rows::endpoints)?,
+        Verb::Policies => show(json, session.policies()?.as_slice(), render::policies::policies)?,
         Verb::Links => show(json, session.status()?.links.as_slice(), render::rows::links)?,
         Verb::Reload => return reload(json, &session),
         Verb::Uninstall => {

@@ -5,6 +5,7 @@
 //!
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
+//! - [`policy`]: whether access policies let it pass.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
@@ -18,6 +19,7 @@
 
 pub mod choose;
 pub mod decide;
+pub mod policy;
 pub mod socket;
 pub mod words;
 

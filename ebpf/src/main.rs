@@ -2,6 +2,7 @@
 //! endpoints, and `getpeername(2)` tells the client the address it asked for.
 //!
 //! - [`maps`]: the maps, and the only code that reads and writes them.
+//! - [`court`]: where access policies are judged.
 //! - [`sock_addr`]: the socket and the address of the system call.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
@@ -11,6 +12,8 @@
 //! let through; and nothing here knows how large a map is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod court;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

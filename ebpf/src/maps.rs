@@ -11,6 +11,7 @@ use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::decide::Tables;
 use holdfast_ebpf::words::{FrontendWords, Slot};
+use holdfast_protocol::kernel::rules::{self, Cell, PolicyCounters};
 use holdfast_protocol::kernel::{
     Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
 };
@@ -35,6 +36,14 @@ static COUNTERS: PerCpuArray<ServiceCounters, SERVICE_COUNT> = PerCpuArray::new(
 /// What is remembered of a socket; see [`crate::sock_addr`].
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+
+#[btf_map]
+static POLICY_HEAD: Array<u64, { rules::HEADS as usize }, MAPPED> = Array::new();
+#[btf_map]
+static POLICIES: Array<Cell, { rules::CELLS as usize }, MAPPED> = Array::new();
+#[btf_map]
+static POLICY_COUNTERS: PerCpuArray<PolicyCounters, { rules::POLICY_NUMBERS as usize }> =
+    PerCpuArray::new();
 
 /// The maps that lead from a frontend to an endpoint.
 pub struct Maps;
@@ -87,6 +96,34 @@ impl Tables for Maps {
 #[inline(always)]
 pub fn counters(service: u32) -> Option<*mut ServiceCounters> {
     COUNTERS.get_ptr_mut(service)
+}
+
+/// Which access policies are in force.
+#[inline(always)]
+pub fn policy_head() -> HeadWord {
+    let Some(head) = POLICY_HEAD.get_ptr(0) else {
+        // An array has its elements.
+        return HeadWord::UNPUBLISHED;
+    };
+    // SAFETY: an array's values stay mapped. A writer stores the word meanwhile, hence one volatile
+    // load of 8 bytes.
+    HeadWord(unsafe { head.read_volatile() })
+}
+
+/// A cell of the access policies; `None` if there is no such cell.
+#[inline(always)]
+pub fn policy_cell(index: u32) -> Option<Cell> {
+    let cell = POLICIES.get_ptr(index)?;
+    // SAFETY: as above, with one load for each of the cell's two words.
+    unsafe {
+        Some([(&raw const (*cell)[0]).read_volatile(), (&raw const (*cell)[1]).read_volatile()])
+    }
+}
+
+/// What is counted of an access policy on this CPU. `None` if there is no such policy.
+#[inline(always)]
+pub fn policy_counters(policy: u32) -> Option<*mut PolicyCounters> {
+    POLICY_COUNTERS.get_ptr_mut(policy)
 }
 
 /// Adds to a counter of this CPU. Atomic, because a program that runs for a system call can be

@@ -6,10 +6,12 @@ use core::panic::PanicInfo;
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use holdfast_ebpf::decide::{Decision, Verdict, decide};
+use holdfast_ebpf::decide::{Decision, EAGAIN, Verdict, decide};
+use holdfast_ebpf::policy::{self, Court as _, Request, Ruling, sentence};
 use holdfast_ebpf::socket::{self, Peer};
 use holdfast_protocol::kernel::{FrontendKey, SocketState};
 
+use crate::court::Chamber;
 use crate::maps::{self, Maps};
 use crate::sock_addr::SockAddr;
 
@@ -17,6 +19,9 @@ use crate::sock_addr::SockAddr;
 const PROCEED: i32 = 1;
 /// The system call fails with the errno that was set.
 const REFUSE: i32 = 0;
+
+/// `EPERM`: an access policy denies it.
+const EPERM: u16 = 1;
 
 /// The kernel offers some helpers only to programs under a licence compatible with the GPL.
 #[unsafe(link_section = "license")]
@@ -55,6 +60,13 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
     let Peer { address, port_be } = socket.peer();
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
     let decision = decide(&Maps, &key, socket.reach());
+    if matches!(decision.verdict, Verdict::Untouched | Verdict::Sent) {
+        let asked = Peer { address, port_be };
+        let errno = forbidden(socket, asked, &decision);
+        if errno != 0 {
+            return refuse(errno);
+        }
+    }
     count(&decision);
     match decision.verdict {
         Verdict::Untouched => {
@@ -77,6 +89,58 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
         }
         // What was remembered stays: a datagram socket keeps its former peer when this fails.
         Verdict::Refused | Verdict::Unsettled => refuse(decision.errno),
+    }
+}
+
+/// What a connection that would be made has to fail with for the access policies' sake; 0 if they
+/// let it pass.
+#[inline(always)]
+fn forbidden(socket: &SockAddr<'_>, asked: Peer, decision: &Decision) -> u16 {
+    if Chamber.head().slot() == 0 {
+        return 0;
+    }
+    let endpoint = match decision.verdict {
+        Verdict::Sent => decision.endpoint,
+        _ => asked,
+    };
+    let mut request = Request {
+        asked: asked.address,
+        endpoint: endpoint.address,
+        local: socket.local(),
+        image: 0,
+        asked_port_be: asked.port_be,
+        endpoint_port_be: endpoint.port_be,
+    };
+    let ruling = policy::leaving(&Chamber, &mut request);
+    count_ruling(ruling);
+    match ruling.sentence() {
+        sentence::ALLOWED | sentence::WOULD_DENY => 0,
+        sentence::DENIED => {
+            if let Some(counters) = maps::counters(decision.service) {
+                // SAFETY: `counters` was looked up in this run, and this is a field of it.
+                unsafe { maps::add(&raw mut (*counters).denied, 1) };
+            }
+            EPERM
+        }
+        _ => {
+            count(&Decision { verdict: Verdict::Unsettled, ..*decision });
+            EAGAIN
+        }
+    }
+}
+
+#[inline(always)]
+fn count_ruling(ruling: Ruling) {
+    let Some(counters) = maps::policy_counters(ruling.policy()) else {
+        // No policy had anything to say.
+        return;
+    };
+    // SAFETY: `counters` was looked up in this run, and each pointer is to a field of it.
+    unsafe {
+        match ruling.sentence() {
+            sentence::DENIED => maps::add(&raw mut (*counters).denied, 1),
+            _ => maps::add(&raw mut (*counters).dry_run, 1),
+        }
     }
 }
 

@@ -74,6 +74,26 @@ impl<'a> SockAddr<'a> {
         }
     }
 
+    /// The address that the socket is bound to; all zeros if it is to none.
+    #[inline(always)]
+    pub fn local(&self) -> Address {
+        let raw = self.raw();
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` with a valid socket. Volatile, 4 bytes at
+        // once, as above.
+        unsafe {
+            let socket = (*raw).__bindgen_anon_1.sk;
+            match self.reach {
+                Reach::Ipv4 => mapped((&raw const (*socket).src_ip4).read_volatile()),
+                Reach::Any => [
+                    (&raw const (*socket).src_ip6[0]).read_volatile(),
+                    (&raw const (*socket).src_ip6[1]).read_volatile(),
+                    (&raw const (*socket).src_ip6[2]).read_volatile(),
+                    (&raw const (*socket).src_ip6[3]).read_volatile(),
+                ],
+            }
+        }
+    }
+
     /// Makes the system call name `peer` instead. Its address is one that [`Self::reach`] covers.
     #[inline(always)]
     pub fn rename(&self, peer: Peer) {

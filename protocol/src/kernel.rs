@@ -20,6 +20,8 @@
 /// refuses them by name instead of misreading them.
 pub const LAYOUT_VERSION: u32 = 1;
 
+pub mod rules;
+
 /// IP protocol number of TCP (RFC 9293).
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).
@@ -41,8 +43,25 @@ pub mod map {
     /// Socket storage: [`SocketState`](super::SocketState).
     pub const SOCKETS: &str = "SOCKETS";
 
+    /// Memory-mapped array of one element: the [`HeadWord`](super::HeadWord) of the policies in force.
+    pub const POLICY_HEAD: &str = "POLICY_HEAD";
+    /// Memory-mapped array of [`Cell`](super::rules::Cell)s: the policies, compiled.
+    pub const POLICIES: &str = "POLICIES";
+    /// Per-CPU array: policy number to [`PolicyCounters`](super::rules::PolicyCounters).
+    pub const POLICY_COUNTERS: &str = "POLICY_COUNTERS";
+
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 6] = [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS];
+    pub const ALL: [&str; 9] = [
+        FRONTENDS,
+        HEADS,
+        TABLES,
+        SERVICES,
+        COUNTERS,
+        SOCKETS,
+        POLICY_HEAD,
+        POLICIES,
+        POLICY_COUNTERS,
+    ];
 }
 
 /// Names of the kernel programs, as they stand in the object file; each is also its link's name.
@@ -280,6 +299,8 @@ pub struct ServiceCounters {
     pub retries: u64,
     /// Connections refused with `EAGAIN` because every look found a table being replaced.
     pub unsettled: u64,
+    /// Connections that an access policy denied.
+    pub denied: u64,
 }
 
 /// What the programs remember about a socket they sent to an endpoint; kept in socket storage, so
@@ -324,7 +345,7 @@ const _: () = {
     assert!(size_of::<TableHeader>() == SLOT_BYTES);
     assert!(size_of::<EndpointSlot>() == SLOT_BYTES);
     assert!(size_of::<ServiceRecord>() == 88);
-    assert!(size_of::<ServiceCounters>() == 32);
+    assert!(size_of::<ServiceCounters>() == 40);
     assert!(size_of::<SocketState>() == 48);
 };
 

@@ -11,6 +11,7 @@
 //! - [`snapshot`], [`quarantine`]: what is new proves itself, or what was before comes back.
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
+//! - [`policy`]: what access policies deny.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
 //! - [`commands`]: what people see.
 
@@ -27,6 +28,7 @@ mod lifecycle;
 mod losses;
 mod out_of_memory;
 mod pace;
+mod policy;
 mod privilege;
 mod quarantine;
 mod rejected;

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use holdfast_config::{
-    Config, Diagnostics, Endpoint, NoEndpoint, Policy, Port, Protocol, Service, Sources, parse,
+    Access, Config, Diagnostics, Endpoint, NoEndpoint, Policy, Port, Protocol, Service, Sources,
+    parse,
 };
 use holdfast_protocol::kernel::{
     Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped, policy,
@@ -24,6 +25,8 @@ enum Family {
 pub struct Compiled {
     /// What it asks of the tables.
     pub desired: Desired,
+    /// Who may connect to what. Compiled when it is put in force: it names cgroups, which come and go.
+    pub access: Access,
     /// What it is known by.
     pub summary: Summary,
 }
@@ -52,7 +55,7 @@ pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
         services: count(config.services.len()),
         endpoints: count(endpoints),
     };
-    Ok(Compiled { desired: compile(&config), summary })
+    Ok(Compiled { desired: compile(&config), access: config.access, summary })
 }
 
 fn count(items: usize) -> u32 {

@@ -10,6 +10,7 @@
 //!   one that proved itself.
 //! - [`compile`], [`alias`]: from the configuration to what the tables should say. Pure.
 //! - [`tables`]: what the tables say, and the safe way from one to the other.
+//! - [`policy`]: the same for access policies.
 //! - [`session`], [`grace`]: shadow, granted, released, and what is done in each.
 //! - [`report`], [`queries`], [`rows`]: what the supervisor and `holdfastctl` are told.
 //! - [`memory`]: what is given back when a configuration has been compiled.
@@ -31,6 +32,7 @@ pub mod grace;
 pub mod log;
 pub mod memory;
 pub mod offer;
+pub mod policy;
 pub mod privilege;
 pub mod queries;
 pub mod report;

@@ -24,6 +24,12 @@ pub struct EstateMaps {
     pub services: OwnedFd,
     /// `COUNTERS`.
     pub counters: OwnedFd,
+    /// `POLICY_HEAD`.
+    pub policy_head: OwnedFd,
+    /// `POLICIES`.
+    pub policies: OwnedFd,
+    /// `POLICY_COUNTERS`.
+    pub policy_counters: OwnedFd,
 }
 
 /// Why an offer is not the estate.
@@ -124,6 +130,9 @@ impl Gathering {
             tables: self.pick(map::TABLES)?,
             services: self.pick(map::SERVICES)?,
             counters: self.pick(map::COUNTERS)?,
+            policy_head: self.pick(map::POLICY_HEAD)?,
+            policies: self.pick(map::POLICIES)?,
+            policy_counters: self.pick(map::POLICY_COUNTERS)?,
         })
     }
 

@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
+use holdfast_protocol::kernel::rules::PolicyCounters;
 use holdfast_protocol::kernel::{
     EndpointSlot, Frontend, FrontendKey, HeadWord, SLOT_BYTES, ServiceCounters, ServiceRecord,
-    SocketState, map,
+    SocketState, map, rules,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -82,6 +83,12 @@ impl Estate {
             (map::TABLES, shape(ARRAY, SLOT_BYTES, slots, MMAPABLE)),
             (map::SERVICES, shape(ARRAY, size_of::<ServiceRecord>(), services, MMAPABLE)),
             (map::COUNTERS, shape(PER_CPU_ARRAY, size_of::<ServiceCounters>(), services, 0)),
+            (map::POLICY_HEAD, shape(ARRAY, size_of::<HeadWord>(), rules::HEADS, MMAPABLE)),
+            (map::POLICIES, shape(ARRAY, size_of::<rules::Cell>(), rules::CELLS, MMAPABLE)),
+            (
+                map::POLICY_COUNTERS,
+                shape(PER_CPU_ARRAY, size_of::<PolicyCounters>(), rules::POLICY_NUMBERS, 0),
+            ),
             // Socket storage needs type information, which the worker has no use for.
             (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
         ];

@@ -17,6 +17,10 @@ use crate::serve::tables::maps::ShadowMaps;
 /// the answer, may have no other processor to hear it on: this is many times what it takes.
 const SETTLING: Duration = Duration::from_millis(20);
 
+/// How often is looked whether the cgroups that access policies name are still there. A process takes
+/// longer than this to be started in a new one by any manager of services or containers.
+const CGROUPS: Duration = Duration::from_millis(500);
+
 /// Drives the [`Session`].
 pub struct Tables {
     link: Addr<Link>,
@@ -145,6 +149,13 @@ impl Tables {
 
 impl Actor for Tables {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(CGROUPS, |actor, ctx| {
+            let result = actor.session.look_at_cgroups();
+            actor.after(result, ctx);
+        });
+    }
 }
 
 impl Handler<Turn> for Tables {

@@ -7,11 +7,13 @@
 use holdfast_bpf::BpfError;
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
+use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord};
 
 use super::estate::{Capacity, Reader, Writer};
 use super::slot::Slot;
 use crate::serve::offer::EstateMaps;
+use crate::serve::policy::estate::{PolicyReader, PolicyWriter};
 
 /// The maps of a worker that may not write.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ struct Maps {
     services: MappedArray<ServiceRecord>,
     frontends: HashMap<FrontendKey, Frontend>,
     counters: PerCpuArray<ServiceCounters>,
+    policy_head: MappedArray<HeadWord>,
+    policies: MappedArray<Cell>,
+    policy_counters: PerCpuArray<PolicyCounters>,
 }
 
 impl ShadowMaps {
@@ -43,6 +48,9 @@ impl ShadowMaps {
             services: MappedArray::map(estate.services)?,
             frontends: HashMap::new(estate.frontends)?,
             counters: PerCpuArray::new(estate.counters)?,
+            policy_head: MappedArray::map(estate.policy_head)?,
+            policies: MappedArray::map(estate.policies)?,
+            policy_counters: PerCpuArray::new(estate.policy_counters)?,
         }))
     }
 
@@ -83,7 +91,9 @@ impl Maps {
     fn protect(&mut self, writable: bool) -> Result<(), BpfError> {
         self.heads.protect(writable)?;
         self.tables.protect(writable)?;
-        self.services.protect(writable)
+        self.services.protect(writable)?;
+        self.policy_head.protect(writable)?;
+        self.policies.protect(writable)
     }
 }
 
@@ -94,6 +104,7 @@ impl Counters for Maps {
             refused: sum.refused.wrapping_add(cpu.refused),
             retries: sum.retries.wrapping_add(cpu.retries),
             unsettled: sum.unsettled.wrapping_add(cpu.unsettled),
+            denied: sum.denied.wrapping_add(cpu.denied),
         };
         let cpus = self.counters.lookup(number)?;
         Ok(cpus.into_iter().fold(ServiceCounters::default(), add))
@@ -126,6 +137,25 @@ impl Reader for Maps {
     }
 }
 
+impl PolicyReader for Maps {
+    fn policy_head(&self) -> HeadWord {
+        self.policy_head.read(0)
+    }
+
+    fn policy_cell(&self, index: u32) -> Cell {
+        self.policies.read(index)
+    }
+
+    fn policy_counters(&self, number: u32) -> Result<PolicyCounters, BpfError> {
+        let add = |sum: PolicyCounters, cpu: PolicyCounters| PolicyCounters {
+            denied: sum.denied.wrapping_add(cpu.denied),
+            dry_run: sum.dry_run.wrapping_add(cpu.dry_run),
+        };
+        let cpus = self.policy_counters.lookup(number)?;
+        Ok(cpus.into_iter().fold(PolicyCounters::default(), add))
+    }
+}
+
 /// Both kinds of maps are read alike.
 macro_rules! read_through {
     ($($maps:ty),*) => {$(
@@ -148,6 +178,20 @@ macro_rules! read_through {
 
             fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
                 self.0.frontends()
+            }
+        }
+
+        impl PolicyReader for $maps {
+            fn policy_head(&self) -> HeadWord {
+                self.0.policy_head()
+            }
+
+            fn policy_cell(&self, index: u32) -> Cell {
+                self.0.policy_cell(index)
+            }
+
+            fn policy_counters(&self, number: u32) -> Result<PolicyCounters, BpfError> {
+                self.0.policy_counters(number)
             }
         }
 
@@ -184,5 +228,19 @@ impl Writer for GrantedMaps {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
         self.0.frontends.delete(key)
+    }
+}
+
+impl PolicyWriter for GrantedMaps {
+    fn write_policy_cell(&mut self, index: u32, cell: Cell) {
+        self.0.policies.write(index, cell);
+    }
+
+    fn zero_policy_counters(&mut self, number: u32) -> Result<(), BpfError> {
+        self.0.policy_counters.fill(number, PolicyCounters::default())
+    }
+
+    fn publish_policies(&mut self, head: HeadWord) {
+        self.0.policy_head.publish(0, head);
     }
 }

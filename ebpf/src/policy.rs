@@ -1,0 +1,404 @@
+//! Whether access policies let a connection pass.
+//!
+//! What is read here is laid out in [`holdfast_protocol::kernel::rules`]. An image is read while it is
+//! in force, and a writer rewrites only the other one; the head is read again at the end, because by
+//! then two changes may have come: then what was read counts for nothing, and it is read again.
+
+use holdfast_protocol::kernel::rules::{
+    Cell, ImageHeader, MAX_LEVELS, MAX_WORDS, NO_POLICY, SEARCH_STEPS, kind,
+};
+use holdfast_protocol::kernel::{Address, HeadWord, is_mapped, limit};
+
+use super::words::{high, low};
+
+/// The maps, and the workload's cgroup, as a program reads them.
+pub trait Policies {
+    /// The cell at `index`; `None` if there is no such cell.
+    fn cell(&self, index: u32) -> Option<Cell>;
+    /// The id of the workload's cgroup at `level` below the root; 0 if it is not as deep.
+    fn cgroup(&self, level: u32) -> u64;
+}
+
+/// Which image is in force, and what it says. The judge is a function of its own to the verifier,
+/// which looks at it once and not for each way that leads there.
+pub trait Court {
+    /// Which image is in force.
+    fn head(&self) -> HeadWord;
+    /// What [`judge`] says.
+    fn judge(&self, request: &Request) -> Ruling;
+}
+
+/// What is judged: a connection, its workload on one side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The address that the client asked for; of a connection that arrives, the client's.
+    pub asked: Address,
+    /// Where it goes. The same, unless it goes to a service.
+    pub endpoint: Address,
+    /// The workload's own address; all zeros while it has none.
+    pub local: Address,
+    /// The image to judge by: its first cell.
+    pub image: u32,
+    /// The port that the client asked for, in network order.
+    pub asked_port_be: u16,
+    /// The endpoint's port, in network order.
+    pub endpoint_port_be: u16,
+}
+
+/// What becomes of a connection, in one word: that is what one function of the kernel programs can
+/// give another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling(pub u64);
+
+/// What a [`Ruling`] comes to.
+pub mod sentence {
+    /// It passes.
+    pub const ALLOWED: u32 = 0;
+    /// It passes; a policy that is tried out would have denied it.
+    pub const WOULD_DENY: u32 = 1;
+    /// A policy denies it.
+    pub const DENIED: u32 = 2;
+    /// Every look found the policies being replaced, or contradicting themselves.
+    pub const UNSETTLED: u32 = 3;
+}
+
+impl Ruling {
+    const fn new(sentence: u32, policy: u32) -> Self {
+        Self(((sentence as u64) << 32) | policy as u64)
+    }
+
+    /// No policy says anything about it.
+    pub const ALLOWED: Self = Self::new(sentence::ALLOWED, NO_POLICY);
+    /// The policies contradict themselves.
+    pub const UNSETTLED: Self = Self::new(sentence::UNSETTLED, NO_POLICY);
+
+    /// One of [`sentence`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn sentence(self) -> u32 {
+        high(self.0)
+    }
+
+    /// Number of the policy that says so, or [`NO_POLICY`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn policy(self) -> u32 {
+        low(self.0)
+    }
+}
+
+/// Judges a connection that leaves a workload; `image` in the request counts for nothing.
+#[inline(always)]
+pub fn leaving<C: Court>(court: &C, request: &mut Request) -> Ruling {
+    for _ in 0..limit::LOOKS {
+        let head = court.head();
+        if head.slot() == 0 {
+            return Ruling::ALLOWED;
+        }
+        request.image = head.slot();
+        let ruling = court.judge(request);
+        if court.head().0 == head.0 {
+            return ruling;
+        }
+    }
+    Ruling::UNSETTLED
+}
+
+/// What the policies of an image say about a connection that leaves.
+#[inline(always)]
+pub fn judge<P: Policies>(policies: &P, request: &Request) -> Ruling {
+    look(policies, request).unwrap_or(Ruling::UNSETTLED)
+}
+
+#[inline(always)]
+fn look<P: Policies>(policies: &P, request: &Request) -> Option<Ruling> {
+    let image = request.image;
+    let direction = low(policies.cell(image)?[ImageHeader::DIRECTIONS]);
+    if direction == 0 {
+        return Some(Ruling::ALLOWED);
+    }
+    let header = image.wrapping_add(direction);
+    let vectors = vectors(policies, header, request)?;
+    let seen = Words::of(policies, header)?.seen(policies, image, &vectors)?;
+    let (denied, allowed) = (has(seen, kind::DENY), has(seen, kind::ALLOW));
+    let (dry_denied, dry_allowed) = (has(seen, kind::DRY_DENY), has(seen, kind::DRY_ALLOW));
+    let (sentence, kind) = if denied {
+        (sentence::DENIED, kind::DENY)
+    } else if has(seen, kind::SELECT) && !allowed {
+        (sentence::DENIED, kind::SELECT)
+    } else if dry_denied {
+        (sentence::WOULD_DENY, kind::DRY_DENY)
+    } else if has(seen, kind::DRY_SELECT) && !allowed && !dry_allowed {
+        (sentence::WOULD_DENY, kind::DRY_SELECT)
+    } else {
+        return Some(Ruling::ALLOWED);
+    };
+    Some(Ruling::new(sentence, policy_of(policies, image, header, &vectors, kind)?))
+}
+
+#[inline(always)]
+const fn has(seen: u32, kind: u32) -> bool {
+    seen & (1 << kind) != 0
+}
+
+/// The vectors of a connection, as offsets.
+#[derive(Clone, Copy)]
+struct Vectors {
+    asked: u32,
+    asked_port: u32,
+    endpoint: u32,
+    endpoint_port: u32,
+    local: u32,
+    cgroup: u32,
+}
+
+/// The words of a direction's vectors.
+#[derive(Clone, Copy)]
+struct Words {
+    count: u32,
+    kinds: [u64; 2],
+    /// Offset of the policies of their terms.
+    owners: u32,
+}
+
+impl Words {
+    #[inline(always)]
+    fn of<P: Policies>(policies: &P, header: u32) -> Option<Self> {
+        let first = policies.cell(header)?;
+        let second = policies.cell(header.wrapping_add(1))?;
+        Some(Self { count: low(first[0]), kinds: [first[1], second[0]], owners: low(second[1]) })
+    }
+
+    #[inline(always)]
+    const fn kind(&self, word: u32) -> u32 {
+        let kinds = if word < kind::WORDS { self.kinds[0] } else { self.kinds[1] };
+        (kinds >> (word % kind::WORDS * kind::BITS)) as u32 & ((1 << kind::BITS) - 1)
+    }
+
+    /// The kinds of all terms that match, as bits.
+    #[inline(always)]
+    fn seen<P: Policies>(&self, policies: &P, image: u32, vectors: &Vectors) -> Option<u32> {
+        let mut seen = 0;
+        for word in 0..MAX_WORDS {
+            if word >= self.count {
+                break;
+            }
+            let matches = matches(policies, image, vectors, word)?;
+            seen |= u32::from(matches != 0) << self.kind(word);
+        }
+        Some(seen)
+    }
+}
+
+/// The policy of the first term of `kind` that matches, one of which does.
+///
+/// The words are read once more: of a number of words that the first loop has tried, the verifier
+/// knows so much that it would try this loop for each of them.
+#[inline(always)]
+fn policy_of<P: Policies>(
+    policies: &P,
+    image: u32,
+    header: u32,
+    vectors: &Vectors,
+    kind: u32,
+) -> Option<u32> {
+    let words = Words::of(policies, header)?;
+    for word in 0..MAX_WORDS {
+        if word >= words.count {
+            break;
+        }
+        let matches = matches(policies, image, vectors, word)?;
+        if matches != 0 && words.kind(word) == kind {
+            let term = word * u64::BITS + lowest(matches);
+            let owner = image.wrapping_add(words.owners).wrapping_add(term);
+            return Some(low(policies.cell(owner)?[0]));
+        }
+    }
+    None
+}
+
+/// The number of the lowest bit that is set in `word`, one of which is. By halves, because the
+/// target has no instruction for it, and what the compiler makes of it reads a table from a map.
+#[inline(always)]
+const fn lowest(word: u64) -> u32 {
+    let (mut rest, mut at, mut half) = (word, 0, u64::BITS / 2);
+    while half > 0 {
+        if rest & ((1 << half) - 1) == 0 {
+            rest >>= half;
+            at += half;
+        }
+        half /= 2;
+    }
+    at
+}
+
+/// The terms of `word` that match.
+#[inline(always)]
+fn matches<P: Policies>(policies: &P, image: u32, vectors: &Vectors, word: u32) -> Option<u64> {
+    let at = image.wrapping_add(word);
+    let asked = policies.cell(at.wrapping_add(vectors.asked))?;
+    let asked_port = policies.cell(at.wrapping_add(vectors.asked_port))?;
+    let endpoint = policies.cell(at.wrapping_add(vectors.endpoint))?;
+    let endpoint_port = policies.cell(at.wrapping_add(vectors.endpoint_port))?;
+    let local = policies.cell(at.wrapping_add(vectors.local))?;
+    let cgroup = policies.cell(at.wrapping_add(vectors.cgroup))?;
+    let holds = (asked[0] & asked_port[0]) | (endpoint[0] & endpoint_port[0]);
+    let not_ruled_out = asked[1] & asked_port[1] & endpoint[1] & endpoint_port[1];
+    Some(holds & not_ruled_out & local[0] & local[1] & cgroup[0] & cgroup[1])
+}
+
+#[inline(always)]
+fn vectors<P: Policies>(policies: &P, header: u32, request: &Request) -> Option<Vectors> {
+    let image = request.image;
+    let remotes = policies.cell(header.wrapping_add(2))?;
+    let locals = policies.cell(header.wrapping_add(3))?;
+    let others = policies.cell(header.wrapping_add(4))?;
+    let absent = policies.cell(header.wrapping_add(5))?;
+    let ports = Section::new(image, others[0]);
+    let asked = address_vector(policies, image, remotes, &request.asked)?;
+    let asked_port = ports.vector(policies, port_value(request.asked_port_be))?;
+    let (mut endpoint, mut endpoint_port) = (asked, asked_port);
+    if request.endpoint != request.asked || request.endpoint_port_be != request.asked_port_be {
+        endpoint = address_vector(policies, image, remotes, &request.endpoint)?;
+        endpoint_port = ports.vector(policies, port_value(request.endpoint_port_be))?;
+    }
+    let mut local = low(absent[0]);
+    if high(locals[0]) != 0 && !is_unspecified(&request.local) {
+        local = address_vector(policies, image, locals, &request.local)?;
+    }
+    let cgroups = Section::new(image, others[1]);
+    let mut cgroup = low(absent[1]);
+    if cgroups.entries != 0 {
+        cgroup = cgroups.deepest(policies, cgroup)?;
+    }
+    Some(Vectors { asked, asked_port, endpoint, endpoint_port, local, cgroup })
+}
+
+/// The vector of `address` in the sections for IPv4 and for IPv6.
+#[inline(always)]
+fn address_vector<P: Policies>(
+    policies: &P,
+    image: u32,
+    sections: Cell,
+    address: &Address,
+) -> Option<u32> {
+    if is_mapped(address) {
+        let value = u64::from(u32::from_be(address[3]));
+        Section::new(image, sections[0]).vector(policies, value)
+    } else {
+        Section::new(image, sections[1]).vector6(policies, address)
+    }
+}
+
+#[inline(always)]
+const fn port_value(port_be: u16) -> u64 {
+    u16::from_be(port_be) as u64
+}
+
+/// Whether `address` is that of a socket that has none yet, of either family.
+#[inline(always)]
+const fn is_unspecified(address: &Address) -> bool {
+    address[3] == 0 && (is_mapped(address) || address[0] | address[1] | address[2] == 0)
+}
+
+/// Two words in network order as one number.
+#[inline(always)]
+const fn joined(first: u32, second: u32) -> u64 {
+    ((u32::from_be(first) as u64) << 32) | u32::from_be(second) as u64
+}
+
+/// Entries sorted by their first word.
+#[derive(Clone, Copy)]
+struct Section {
+    start: u32,
+    entries: u32,
+}
+
+impl Section {
+    #[inline(always)]
+    const fn new(image: u32, word: u64) -> Self {
+        Self { start: image.wrapping_add(low(word)), entries: high(word) }
+    }
+
+    /// The vector of the range that `value` is in.
+    #[inline(always)]
+    fn vector<P: Policies>(self, policies: &P, value: u64) -> Option<u32> {
+        Some(low(self.find(policies, value)?[1]))
+    }
+
+    /// The last entry whose first word is at most `value`, or else the first one.
+    #[inline(always)]
+    fn find<P: Policies>(self, policies: &P, value: u64) -> Option<Cell> {
+        let (mut first, mut left) = (self.start, self.entries);
+        for _ in 0..SEARCH_STEPS {
+            if left <= 1 {
+                break;
+            }
+            let half = left / 2;
+            if policies.cell(first.wrapping_add(half))?[0] <= value {
+                first = first.wrapping_add(half);
+            }
+            left -= half;
+        }
+        policies.cell(first)
+    }
+
+    /// The same for IPv6 addresses, whose entries are two cells.
+    #[inline(always)]
+    fn vector6<P: Policies>(self, policies: &P, address: &Address) -> Option<u32> {
+        let (upper, lower) = (joined(address[0], address[1]), joined(address[2], address[3]));
+        let (mut first, mut left) = (self.start, self.entries);
+        for _ in 0..SEARCH_STEPS {
+            if left <= 1 {
+                break;
+            }
+            let half = left / 2;
+            let middle = first.wrapping_add(half * 2);
+            let cell = policies.cell(middle)?;
+            if cell[0] < upper || (cell[0] == upper && cell[1] <= lower) {
+                first = middle;
+            }
+            left -= half;
+        }
+        Some(low(policies.cell(first.wrapping_add(1))?[0]))
+    }
+
+    /// The vector of the deepest cgroup that is listed and that the workload is in; `outside` if it
+    /// is in none.
+    #[inline(always)]
+    fn deepest<P: Policies>(self, policies: &P, outside: u32) -> Option<u32> {
+        let mut vector = outside;
+        for level in 1..MAX_LEVELS {
+            let id = policies.cgroup(level);
+            if id == 0 {
+                break;
+            }
+            let entry = self.find(policies, id)?;
+            if entry[0] == id {
+                vector = low(entry[1]);
+            }
+        }
+        Some(vector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_bit_is_found() {
+        for bit in 0..u64::BITS {
+            assert_eq!(lowest(1 << bit), bit);
+            assert_eq!(lowest(u64::MAX << bit), bit);
+        }
+    }
+
+    #[test]
+    fn an_address_is_unspecified_in_both_families() {
+        use holdfast_protocol::kernel::mapped;
+        assert!(is_unspecified(&mapped(0)) && is_unspecified(&[0; 4]));
+        assert!(!is_unspecified(&mapped(1)) && !is_unspecified(&[1, 0, 0, 0]));
+    }
+}

@@ -75,7 +75,7 @@ fn names_are_unique_and_known() {
     check_rule("{ to: { not_namespaces: [n] } }", &["3:63: no identity has the namespace `n`"]);
     check(
         &VALID.replace("identities: [db], not", "identities: [frontend], not"),
-        &["12:27: the identity `frontend` is known by its cgroups only"],
+        &["12:28: the identity `frontend` is known by its cgroups only"],
     );
     check("services: []\nidentities: [{ name: a }]\n", &["2:14: the identity has neither"]);
 }
@@ -124,7 +124,7 @@ fn ports_are_numbers_or_ranges() {
         ("0", "port 0 is out of range"),
         ("65536", "port 65536 is out of range"),
         ("90-80", "the ports `90-80` are in the wrong order"),
-        ("80-", "the port `` is not a number"),
+        ("80-", "the port is empty"),
         ("http", "the port `http` is not a number"),
     ];
     for (port, expected) in cases {

@@ -401,4 +401,80 @@ mod tests {
         assert!(is_unspecified(&mapped(0)) && is_unspecified(&[0; 4]));
         assert!(!is_unspecified(&mapped(1)) && !is_unspecified(&[1, 0, 0, 0]));
     }
+
+    /// A writer at work: each look at the head finds the next of these, and the last one for ever.
+    struct Changing {
+        heads: [HeadWord; 4],
+        looks: Cell64,
+        judged: Cell64,
+    }
+
+    type Cell64 = core::cell::Cell<usize>;
+
+    impl Court for Changing {
+        fn head(&self) -> HeadWord {
+            let look = self.looks.get();
+            self.looks.set(look + 1);
+            self.heads[look.min(self.heads.len() - 1)]
+        }
+
+        fn judge(&self, request: &Request) -> Ruling {
+            self.judged.set(self.judged.get() + 1);
+            Ruling::new(sentence::DENIED, request.image)
+        }
+    }
+
+    /// What comes of a connection while the head changes, and how often it was judged.
+    fn while_changing(heads: [HeadWord; 4]) -> (Ruling, usize) {
+        let court = Changing { heads, looks: Cell64::new(0), judged: Cell64::new(0) };
+        let mut request = Request {
+            asked: [0; 4],
+            endpoint: [0; 4],
+            local: [0; 4],
+            image: 0,
+            asked_port_be: 0,
+            endpoint_port_be: 0,
+        };
+        (leaving(&court, &mut request), court.judged.get())
+    }
+
+    #[test]
+    fn what_was_judged_while_policies_were_replaced_counts_for_nothing() {
+        let [none, first, second] = [HeadWord::new(0, 4), HeadWord::new(1, 5), HeadWord::new(9, 6)];
+        assert_eq!(while_changing([none; 4]), (Ruling::ALLOWED, 0));
+        assert_eq!(while_changing([first; 4]), (Ruling::new(sentence::DENIED, 1), 1));
+        let changed = while_changing([first, second, second, second]);
+        assert_eq!(changed, (Ruling::new(sentence::DENIED, 9), 2));
+        // The image is in the same place, but it is another one.
+        let again = HeadWord::new(1, 7);
+        let rewritten = while_changing([first, again, again, again]);
+        assert_eq!(rewritten, (Ruling::new(sentence::DENIED, 1), 2));
+        assert_eq!(while_changing([first, none, none, none]), (Ruling::ALLOWED, 1));
+    }
+
+    #[test]
+    fn policies_that_never_settle_let_nothing_pass() {
+        struct Restless(Cell64);
+
+        impl Court for Restless {
+            fn head(&self) -> HeadWord {
+                self.0.set(self.0.get() + 1);
+                HeadWord::new(1, self.0.get() as u32)
+            }
+
+            fn judge(&self, _: &Request) -> Ruling {
+                Ruling::ALLOWED
+            }
+        }
+
+        let mut request = Request {
+            asked: [0; 4],
+            endpoint: [0; 4],
+            local: [0; 4],
+            image: 0,
+            asked_port_be: 0,
+            endpoint_port_be: 0,
+        };
+        assert_eq!(leaving(&Restless(Cell64::new(0)), &mut request), Ruling::UNSETTLED);
+    }
 }

@@ -21,4 +21,6 @@ pub mod terms;
 pub mod vectors;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod tests;

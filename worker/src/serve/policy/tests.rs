@@ -15,7 +15,6 @@ use super::image::{image, records};
 use super::resolve::Resolution;
 
 /// The judge of the kernel programs, from its own source.
-#[expect(dead_code, reason = "what leads to the judge is the programs' affair")]
 #[path = "../../../../ebpf/src/policy.rs"]
 mod programs;
 /// What it is written with.

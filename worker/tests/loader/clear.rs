@@ -27,7 +27,7 @@ fn nothing_is_left_and_everything_is_listed() {
     assert_eq!(world.census(), [""; 0]);
     assert_gone(&entries);
     let count = |prefix: &str| removed.iter().filter(|item| item.starts_with(prefix)).count();
-    assert_eq!((count("link "), count("pin "), count("directory ")), (4, 14, 5), "{removed:?}");
+    assert_eq!((count("link "), count("pin "), count("directory ")), (4, 17, 5), "{removed:?}");
     for (name, _, _) in hooks(&entries) {
         let id = of_kind(&entries, Kind::Link).into_iter().find(|link| link.name == name);
         let id = id.expect("it was linked").id;

@@ -1,8 +1,9 @@
-//! Access policies: who may connect to what. What a valid configuration says about it; `decode` and
-//! `check` make it from the text.
+//! Access policies: who may connect to what. What a valid configuration says about it; `decode`
+//! (with `value`) and `check` make it from the text.
 
 pub(crate) mod check;
 pub(crate) mod decode;
+mod value;
 
 use std::fmt;
 use std::net::IpAddr;

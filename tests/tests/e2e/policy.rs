@@ -234,6 +234,17 @@ fn policies_and_their_counts_outlive_every_restart() {
     });
 }
 
+/// Connections one right after the other, a microsecond each: a gap between two sets of policies would
+/// last no longer.
+const BURST: u32 = 2000;
+
+fn is_refused(outcome: std::io::Result<()>) -> Result<(), String> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
 /// Changes between two sets of policies that deny the same pair for different reasons.
 const CHANGES: u64 = 40;
 
@@ -248,9 +259,10 @@ fn what_is_denied_before_and_after_a_change_is_never_let_through() {
   - { name: only-ipv6, action: allow, rules: [{ to: { cidrs: [\"::/0\"] } }] }\n",
         ];
         let mut supervisor = start(lab, &red, sets[0])?;
-        let denied = Watch::start(|| match TcpStream::connect(WEB) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
-            other => Err(format!("{other:?}")),
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let denied = Watch::start(move || {
+            (0..BURST).try_for_each(|_| is_refused(socket.connect(WEB)))?;
+            is_refused(TcpStream::connect(WEB).map(drop))
         });
         let allowed = Watch::start(|| {
             let connected = TcpStream::connect(virtual_address6(WEB6, 80));

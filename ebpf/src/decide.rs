@@ -17,9 +17,10 @@
 //! reads of an implementation of [`Tables`] must be acquire loads.
 
 use holdfast_protocol::kernel::{
-    FrontendKey, HeadWord, LOOKUP_PER_SLOT, SETTINGS_SLOTS, TableHeader, limit, policy,
+    FrontendKey, HeadWord, LOOKUP_PER_SLOT, SETTINGS_SLOTS, TableHeader, feature, limit, policy,
 };
 
+use crate::affinity::{self, Affinities, Stay};
 use crate::choose;
 use crate::client::{self, Clients};
 use crate::socket::{Peer, Reach};
@@ -38,7 +39,7 @@ const MAX_ERRNO: u16 = 4095;
 
 /// The maps, as a program reads them. Each method is one read, and its answer may be out of date
 /// when it arrives; no word is ever torn.
-pub trait Tables: Clients {
+pub trait Tables: Affinities + Clients {
     /// An element of `FRONTENDS`. The kernel may give it to another key while it is held.
     type Element: Copy;
     /// A slot of `TABLES`. It may be rewritten while it is held.
@@ -189,6 +190,7 @@ fn look<T: Tables>(
 #[inline(always)]
 fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut Decision) -> Look {
     let identity = TableHeader::identity(decision.service, decision.generation);
+    let mut stay = Stay::NONE;
     let Some(header) = tables.slot(head.slot()) else {
         return Look::Replaced;
     };
@@ -207,7 +209,7 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
         let (settings, lookup) = (words::low(extent), words::high(extent));
         let (service, header) = (decision.service, head.slot());
         let table = Table { service, header, settings, shape, lookup };
-        let Some(slot) = choose(tables, table) else {
+        let Some(slot) = find(tables, &table, &mut stay) else {
             return Look::Replaced;
         };
         decision.endpoint = endpoint(tables, slot);
@@ -220,6 +222,10 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, reach: Reach, decision: &mut D
     }
     if tables.slot_word(header, words::HEADER_IDENTITY) != identity {
         return Look::Replaced;
+    }
+    if stay.is_new && decision.verdict == Verdict::Sent {
+        let key = affinity::key(decision.service, &client::identify(tables, stay.by));
+        tables.remember(&key, &stay.affinity(decision.endpoint));
     }
     Look::Settled
 }
@@ -257,30 +263,102 @@ impl Table {
     }
 }
 
-/// The slot of one of the endpoints of `table`. `None` if the way there leads out of the table: what
-/// was read belongs to a table being replaced.
+/// The slot of the endpoint of `table` that the connection gets. `None` if the way there leads out of the
+/// table: what was read belongs to a table being replaced.
 #[inline(always)]
-fn choose<T: Tables>(tables: &T, table: Table) -> Option<T::Slot> {
+fn find<T: Tables>(tables: &T, table: &Table, stay: &mut Stay) -> Option<T::Slot> {
+    let row = if table.shape.features & feature::AFFINITY == 0 {
+        choose(tables, table)?
+    } else {
+        stay_or_choose(tables, table, stay)?
+    };
+    tables.slot(table.first()?.checked_add(row)?)
+}
+
+/// The row that the policy of `table` chooses.
+#[inline(always)]
+fn choose<T: Tables>(tables: &T, table: &Table) -> Option<u32> {
     let shape = table.shape;
-    let first = table.first()?;
     let row = match shape.policy {
-        policy::ROUND_ROBIN => choose::turn(tables.turn(table.service), shape.endpoints),
-        policy::MAGLEV => look_up(tables, &table)?,
+        policy::ROUND_ROBIN => {
+            return Some(choose::turn(tables.turn(table.service), shape.endpoints));
+        }
+        policy::MAGLEV => return look_up(tables, table),
         _ => choose::row(tables.random(), shape.endpoints),
     };
-    let slot = tables.slot(first.checked_add(row)?)?;
     if shape.policy != policy::WEIGHTED {
-        return Some(slot);
+        return Some(row);
     }
+    let slot = tables.slot(table.first()?.checked_add(row)?)?;
     let threshold = words::high(tables.slot_word(slot, words::ENDPOINT_PORT));
     let alias = words::low(tables.slot_word(slot, words::ENDPOINT_ALIAS));
     if alias >= shape.endpoints {
         return None;
     }
-    match choose::alias(row, threshold, alias, tables.random()) {
-        chosen if chosen == row => Some(slot),
-        chosen => tables.slot(first.checked_add(chosen)?),
+    Some(choose::alias(row, threshold, alias, tables.random()))
+}
+
+/// The row of the endpoint that the client stays with, or of one that is chosen for it now.
+#[inline(always)]
+fn stay_or_choose<T: Tables>(tables: &T, table: &Table, stay: &mut Stay) -> Option<u32> {
+    let settings = table.clients(tables)?;
+    stay.by = words::affinity_by(settings);
+    let key = affinity::key(table.service, &client::identify(tables, stay.by));
+    let now = tables.now();
+    stay.until = now.saturating_add(words::affinity_ns(settings));
+    stay.is_new = true;
+    if let Some(affinity) = tables.affinity(&key) {
+        let (endpoint, row, until) = affinity::remembered(tables, affinity);
+        if now < until && is_at(tables, table, row, &endpoint) {
+            tables.extend(affinity, stay.until);
+            stay.is_new = false;
+            stay.row = row;
+            return Some(row);
+        }
+        if now < until
+            && let Some(row) = search(tables, table, row, &endpoint)
+        {
+            stay.row = row;
+            return Some(row);
+        }
     }
+    stay.row = choose(tables, table)?;
+    Some(stay.row)
+}
+
+/// The row of `endpoint`, if it is near to `row`, where it was.
+#[inline(always)]
+fn search<T: Tables>(
+    tables: &T,
+    table: &Table,
+    row: u32,
+    endpoint: &affinity::Endpoint,
+) -> Option<u32> {
+    let first = affinity::first_row(row, table.shape.endpoints);
+    for step in 0..limit::AFFINITY_ROWS {
+        let row = first + step;
+        if row >= table.shape.endpoints {
+            break;
+        }
+        if is_at(tables, table, row, endpoint) {
+            return Some(row);
+        }
+    }
+    None
+}
+
+/// Whether `endpoint` is at `row` of `table`.
+#[inline(always)]
+fn is_at<T: Tables>(tables: &T, table: &Table, row: u32, endpoint: &affinity::Endpoint) -> bool {
+    let at = table.first().and_then(|first| first.checked_add(row));
+    let Some(slot) = at.and_then(|at| tables.slot(at)).filter(|_| row < table.shape.endpoints)
+    else {
+        return false;
+    };
+    let is_word = |word, wanted| tables.slot_word(slot, word) == wanted;
+    words::port_be(tables.slot_word(slot, words::ENDPOINT_PORT)) == endpoint.port_be
+        && is_word(words::ENDPOINT_ADDRESS_LOW, endpoint.address[1])
+        && is_word(words::ENDPOINT_ADDRESS_HIGH, endpoint.address[0])
 }
 
 /// The row that the lookup table of `table` has for the client.

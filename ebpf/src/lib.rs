@@ -7,6 +7,7 @@
 //!   tables may be replaced at any instant.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`client`]: who a client is, for what depends on that.
+//! - [`affinity`]: which endpoint a client stays with.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
@@ -17,6 +18,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod choose;
 pub mod client;
 pub mod decide;

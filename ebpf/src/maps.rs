@@ -5,21 +5,24 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
-use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
+use holdfast_ebpf::affinity::Affinities;
 use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::decide::Tables;
-use holdfast_ebpf::words::{FrontendWords, Slot};
+use holdfast_ebpf::words::{self, AffinityWords, FrontendWords, Slot};
 use holdfast_protocol::kernel::{
-    Address, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
+    Address, Affinity, AffinityKey, Frontend, FrontendKey, HeadWord, ServiceCounters,
+    ServiceRecord, SocketState, limit,
 };
 
 use crate::sock_addr::SockAddr;
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
+const AFFINITY_COUNT: usize = limit::AFFINITIES as usize;
 const SLOT_COUNT: usize = limit::DEFAULT_SLOTS as usize;
 /// So that a worker publishes with a store to memory instead of a system call.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -37,6 +40,8 @@ static SERVICES: Array<ServiceRecord, SERVICE_COUNT, MAPPED> = Array::new();
 static COUNTERS: PerCpuArray<ServiceCounters, SERVICE_COUNT> = PerCpuArray::new();
 #[btf_map]
 static CURSORS: Array<u64, SERVICE_COUNT> = Array::new();
+#[btf_map]
+static AFFINITIES: LruHashMap<AffinityKey, Affinity, AFFINITY_COUNT> = LruHashMap::new();
 /// What is remembered of a socket; see [`crate::sock_addr`].
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
@@ -58,6 +63,40 @@ impl Clients for Maps<'_> {
     #[inline(always)]
     fn bound(&self) -> Address {
         self.0.bound()
+    }
+}
+
+impl Affinities for Maps<'_> {
+    type Affinity = *mut AffinityWords;
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Self::Affinity> {
+        AFFINITIES.get_ptr_mut(key).map(<*mut Affinity>::cast)
+    }
+
+    #[inline(always)]
+    fn affinity_word(&self, affinity: Self::Affinity, word: usize) -> u64 {
+        // SAFETY: `affinity` comes from a lookup in this run of the program, so it points to a value of
+        // 32 aligned bytes that stays mapped until the run ends; callers pass one of its four words.
+        // Others write it meanwhile, hence one volatile load of 8 bytes.
+        unsafe { (&raw const (*affinity)[word]).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn extend(&self, affinity: Self::Affinity, until: u64) {
+        // SAFETY: as above; one volatile store of 8 bytes.
+        unsafe { (&raw mut (*affinity)[words::AFFINITY_UNTIL]).write_volatile(until) }
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        let _refused = AFFINITIES.insert(key, affinity, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing and may be called by any program.
+        unsafe { bpf_ktime_get_boot_ns() }
     }
 }
 

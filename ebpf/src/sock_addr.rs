@@ -145,11 +145,17 @@ impl<'a> SockAddr<'a> {
     /// then shows that endpoint instead of the address the client asked for.
     #[inline(always)]
     pub fn remember(&self, mut state: SocketState) {
-        // SAFETY: as in `remembered`. The helper copies `state` only if it makes new storage.
+        // SAFETY: as in `remembered`. The helper copies `state` only if it makes new storage. Both are
+        // aligned to 8 bytes and as large as the words that are copied.
         unsafe {
             let stored = SOCKETS.get_or_insert_ptr_mut(self.context, Some(&mut state));
             if !stored.is_null() {
-                *stored = state;
+                // Word by word: copied as a whole, it may become a call of a function that the kernel
+                // does not have.
+                let (from, to) = ((&raw const state).cast::<u64>(), stored.cast::<u64>());
+                for word in 0..size_of::<SocketState>() / size_of::<u64>() {
+                    to.add(word).write_volatile(from.add(word).read());
+                }
             }
         }
     }

@@ -38,9 +38,13 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// Array: service number to a 64-bit count of the endpoints it took in turn.
     pub const CURSORS: &str = "CURSORS";
+    /// Hash that gives up what was used least recently: [`AffinityKey`](super::AffinityKey) to
+    /// [`Affinity`](super::Affinity).
+    pub const AFFINITIES: &str = "AFFINITIES";
 
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 7] = [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS];
+    pub const ALL: [&str; 8] =
+        [FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS, AFFINITIES];
 }
 
 /// Names of the kernel programs, as they stand in the object file; each is also its link's name.
@@ -404,6 +408,37 @@ pub struct SocketState {
     pub reserved: u32,
 }
 
+/// A client of a service: the key of `AFFINITIES`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AffinityKey {
+    /// The service number.
+    pub service: u32,
+    /// How the client was told apart: one of [`client`].
+    pub by: u32,
+    /// What it was told apart by: an id, or an address.
+    pub client: [u64; 2],
+}
+
+/// The endpoint a client stays with: the value of `AFFINITIES`.
+///
+/// It counts only if the service's table still has that endpoint, which the programs look up each time:
+/// whatever stands here, no connection leaves the table.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// Its address.
+    pub address: Address,
+    /// Its port, in network order.
+    pub port_be: u16,
+    /// Always 0.
+    pub reserved: u16,
+    /// The row it was found at last.
+    pub row: u32,
+    /// Until when the client stays with it, in nanoseconds since boot (`CLOCK_BOOTTIME`).
+    pub until: u64,
+}
+
 /// Bounds and defaults of the maps' sizes.
 pub mod limit {
     /// Services: one per service, port and address family.
@@ -412,6 +447,11 @@ pub mod limit {
     pub const DEFAULT_SLOTS: u32 = 1_048_576;
     /// Frontends for each service number: room for several addresses each.
     pub const FRONTENDS_PER_SERVICE: u32 = 2;
+    /// Clients that stay with an endpoint, of all services. The kernel has memory for all of them at
+    /// once, 8 MiB; with more clients those not seen for longest are forgotten.
+    pub const AFFINITIES: u32 = 65_536;
+    /// Rows that are searched for the endpoint of a client, around the row it was found at last.
+    pub const AFFINITY_ROWS: u32 = 32;
     /// How often a program looks again before it refuses. A writer publishes a service far less
     /// often than a program can look, so the second look practically always settles it.
     pub const LOOKS: u32 = 4;
@@ -426,6 +466,8 @@ const _: () = {
     assert!(size_of::<EndpointSlot>() == SLOT_BYTES);
     assert!(size_of::<Settings>() == SETTINGS_SLOTS as usize * SLOT_BYTES);
     assert!(LOOKUP_PER_SLOT as usize * size_of::<u32>() == SLOT_BYTES);
+    assert!(size_of::<AffinityKey>() == 24);
+    assert!(size_of::<Affinity>() == 32);
     assert!(size_of::<ServiceRecord>() == 88);
     assert!(size_of::<ServiceCounters>() == 32);
     assert!(size_of::<SocketState>() == 48);

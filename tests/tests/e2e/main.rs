@@ -2,7 +2,7 @@
 //!
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`]: connections are governed, and spread as configured.
-//! - [`balancing`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
+//! - [`balancing`], [`affinity`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
@@ -15,6 +15,7 @@
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
 //! - [`commands`]: what people see.
 
+mod affinity;
 mod balancing;
 mod capabilities;
 mod commands;

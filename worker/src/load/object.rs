@@ -300,7 +300,7 @@ mod tests {
         let frontends = 10 * limit::FRONTENDS_PER_SERVICE;
         assert_eq!(
             entries,
-            [Some(frontends), Some(10), Some(70), Some(10), Some(10), None, Some(10)]
+            [Some(frontends), Some(10), Some(70), Some(10), Some(10), None, Some(10), None]
         );
         let huge = Sizes { services: u32::MAX, slots: 1 };
         assert_eq!(huge.entries(map::FRONTENDS), Some(u32::MAX));

@@ -122,7 +122,7 @@ fn key(address: IpAddr, port: &Port) -> FrontendKey {
 fn table(service: &Service, node: Option<&Locality>, port: &Port, frontend: IpAddr) -> Table {
     let candidates: Vec<&Endpoint> = service.candidates_for(frontend).collect();
     let chosen = chosen(service, node, &candidates);
-    let Spread { policy, rows, lookup, settings } = spread(service, &chosen);
+    let Spread { policy, rows, lookup, features, settings } = spread(service, &chosen);
     let slot = |(Chosen { endpoint, .. }, row): (&Chosen<'_>, &Row)| EndpointSlot {
         address: kernel_address(endpoint.address),
         port_be: endpoint.port.unwrap_or(port.target_port).get().to_be(),
@@ -136,8 +136,8 @@ fn table(service: &Service, node: Option<&Locality>, port: &Port, frontend: IpAd
         no_endpoint_errno: errno(service.no_endpoint),
         endpoints: chosen.iter().zip(&rows).map(slot).collect(),
         lookup,
+        features,
         settings,
-        ..Table::default()
     }
 }
 
@@ -185,7 +185,7 @@ pub fn padded<const BYTES: usize>(name: &str) -> [u8; BYTES] {
 #[cfg(test)]
 mod tests {
     use holdfast_config::{Sources, parse};
-    use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, client, policy};
+    use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, client, feature, policy};
 
     use super::*;
     use crate::serve::tables::desired::Label;
@@ -314,6 +314,24 @@ services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }], no
         );
         let table = &desired.services[0].table;
         assert_eq!((table.endpoints.len(), table.no_endpoint_errno), (0, 1));
+    }
+
+    #[test]
+    fn affinity_is_a_feature_with_settings() {
+        let text = |policy| {
+            format!(
+            "services: [{{ name: a, addresses: [127.96.0.1], ports: [{{ name: p, port: 1 }}],
+               load_balancing: {{ policy: {policy}, affinity: {{ by: network_namespace, for: 2m }} }},
+               endpoints: [{{ address: 127.0.0.1 }}] }}]"
+        )
+        };
+        for policy in ["random", "weighted", "round_robin", "maglev"] {
+            let table = desired(&text(policy)).services.remove(0).table;
+            let settings = table.settings.expect("settings");
+            assert_eq!(table.features, feature::AFFINITY);
+            assert_eq!(settings.affinity_by, client::NETWORK_NAMESPACE);
+            assert_eq!((settings.affinity_ms, settings.hash_by), (120_000, client::CGROUP));
+        }
     }
 
     #[test]

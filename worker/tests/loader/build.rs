@@ -48,6 +48,7 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::TABLES => SLOTS,
             // Socket storage has no size of its own.
             map::SOCKETS => 0,
+            map::AFFINITIES => limit::AFFINITIES,
             _ => SERVICES,
         };
         assert_eq!(shape.max_entries, expected, "{}", entry.name);

@@ -7,8 +7,8 @@ use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
 use holdfast_protocol::kernel::{
-    EndpointSlot, Frontend, FrontendKey, HeadWord, SLOT_BYTES, ServiceCounters, ServiceRecord,
-    SocketState, map,
+    Affinity, AffinityKey, EndpointSlot, Frontend, FrontendKey, HeadWord, SLOT_BYTES,
+    ServiceCounters, ServiceRecord, SocketState, limit, map,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -16,6 +16,7 @@ use holdfast_worker::serve::tables::slot::{self, Slot};
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const PER_CPU_ARRAY: u32 = 6;
+const LRU_HASH: u32 = 9;
 const MMAPABLE: u32 = 1 << 10;
 
 /// `BPF_MAP_CREATE` and the beginning of its member of `union bpf_attr`.
@@ -76,6 +77,10 @@ impl Estate {
             key_bytes: bytes(size_of::<FrontendKey>()),
             ..shape(HASH, size_of::<Frontend>(), services * 2, 0)
         };
+        let affinities = MapShape {
+            key_bytes: bytes(size_of::<AffinityKey>()),
+            ..shape(LRU_HASH, size_of::<Affinity>(), limit::AFFINITIES, 0)
+        };
         let shapes = [
             (map::FRONTENDS, frontends),
             (map::HEADS, shape(ARRAY, size_of::<HeadWord>(), services, MMAPABLE)),
@@ -85,6 +90,7 @@ impl Estate {
             // Socket storage needs type information, which the worker has no use for.
             (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
             (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),
+            (map::AFFINITIES, affinities),
         ];
         let descriptors: Vec<OwnedFd> =
             shapes.iter().map(|(name, shape)| create(name, *shape)).collect();

@@ -79,7 +79,7 @@ pub(crate) fn duration(
 fn written(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s"), (1, "ms")];
-    let fits = |(unit, _): &(u128, &str)| millis >= *unit && millis % unit == 0;
+    let fits = |(unit, _): &(u128, &str)| millis >= *unit && millis.is_multiple_of(*unit);
     let (unit, name) = units.into_iter().find(fits).unwrap_or((1, "ms"));
     format!("{}{name}", millis / unit)
 }

@@ -13,7 +13,7 @@
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
-//! - [`commands`]: what people see.
+//! - [`commands`]: what people see. [`cost`]: what it costs, measured.
 
 mod affinity;
 mod balancing;
@@ -21,6 +21,7 @@ mod capabilities;
 mod commands;
 mod configuration;
 mod control_group;
+mod cost;
 mod ends;
 mod faults;
 mod footprint;

@@ -92,10 +92,10 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
         Fault::Channel => Ends("channel 2 arrived on another one"),
         Fault::Version => Ends("protocol version 2"),
         Fault::TooLong => Ends("exceeds 65536 bytes"),
-        Fault::TooFew if told == Told::Offer => Ends("brought 5 descriptors"),
+        Fault::TooFew if told == Told::Offer => Ends("objects but brought"),
         Fault::TooFew if matches!(told, Told::History | Told::Keep) => Ends("ulimit -n"),
         Fault::TooFew => return None,
-        Fault::TooMany if told == Told::Offer => Ends("brought 7 descriptors"),
+        Fault::TooMany if told == Told::Offer => Ends("objects but brought"),
         Fault::TooMany => GoesOn,
     })
 }

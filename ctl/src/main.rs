@@ -53,9 +53,11 @@ fn run(options: &Options, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Reload => return reload(json, &session),
         Verb::Uninstall => {
             let removed = session.uninstall()?;
-            show(json, &Removed { removed: &removed }, |all| {
+            show(json, &Uninstalled { removed: &removed.items }, |all| {
                 render::outcome::uninstalled(all.removed)
             })?;
+            // Not closed before the kernel does it, which is when the exit status is settled.
+            std::mem::forget(removed);
         }
         Verb::Check { path } => return check(json, &path),
         Verb::Schema => output::bytes(SCHEMA)?,
@@ -83,7 +85,7 @@ fn show<T: Serialize + ?Sized>(
 
 /// `uninstall --json`.
 #[derive(Serialize)]
-struct Removed<'a> {
+struct Uninstalled<'a> {
     removed: &'a [String],
 }
 

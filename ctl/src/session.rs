@@ -110,6 +110,16 @@ pub struct Reloaded {
     pub total_us: u64,
 }
 
+/// Everything was.
+#[derive(Debug)]
+pub struct Removed {
+    /// What, one line each.
+    pub items: Vec<String>,
+    /// A supervisor that is the first process of a container ends everything in it when it ends,
+    /// so it waits until this is closed: to be kept until this process has nothing more to say.
+    _connection: OwnedFd,
+}
+
 /// Where to ask.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -139,8 +149,8 @@ impl Session {
         }
     }
 
-    /// Has everything removed; what was, one line each.
-    pub fn uninstall(&self) -> Result<Vec<String>, SessionError> {
+    /// Has everything removed.
+    pub fn uninstall(&self) -> Result<Removed, SessionError> {
         let connection = self.connect(CHANGE)?;
         self.send(&connection, &Request::Uninstall)?;
         let mut removed = Vec::new();
@@ -149,7 +159,7 @@ impl Session {
                 Response::Uninstalled { items, last } => {
                     removed.extend(items);
                     if last {
-                        return Ok(removed);
+                        return Ok(Removed { items: removed, _connection: connection });
                     }
                 }
                 _ => return Err(self.unexpected()),

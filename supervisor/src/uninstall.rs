@@ -4,11 +4,13 @@
 //! whoever starts next. It is the last thing to go.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use holdfast_protocol::control::{Request, Response};
 use holdfast_protocol::handover::MAX_CLEARED_ITEMS;
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use uds::nonblocking::UnixSeqpacketConn;
 
 use crate::channel::Channel;
@@ -23,6 +25,10 @@ use crate::{capabilities, mounts, preflight, process, record};
 /// How long a running supervisor may take to stop its workers and remove everything: its own
 /// deadlines (5 s for workers to leave, 30 s for the loader) and a margin.
 const REMOVAL: Duration = Duration::from_secs(60);
+
+/// How long the first process of a PID namespace waits for those who asked, who end with it: they
+/// have only to print some lines. One that is stopped must not keep the container.
+const READING: Duration = Duration::from_secs(5);
 
 /// Directories of this name are made by Holdfast, so it removes them once they are empty.
 const OWN_PARENT: &str = "holdfast";
@@ -41,7 +47,8 @@ pub fn uninstall(arguments: &Uninstall) -> Result<(), Failure> {
         .map_err(Failure::doing("cannot reserve a descriptor for children"))?;
     let resolved = "cannot resolve paths: the working directory is gone";
     let places = whereabouts.places().absolute().map_err(Failure::doing(resolved))?;
-    let mut removed = if exists(&places) { remove(whereabouts, &places)? } else { Vec::new() };
+    let Removed { items: mut removed, _supervisor } =
+        if exists(&places) { remove(whereabouts, &places)? } else { Removed::default() };
     // Also where there is no instance: an uninstall may have been killed just before these.
     removed.extend(remove_shared(&places));
     if removed.is_empty() {
@@ -78,7 +85,25 @@ pub fn finish(plan: &Plan, places: &Places, peers: &[Channel]) -> Result<(), Fai
     }
     let items = outcome?;
     tracing::info!(count = items.len(), "removed everything");
+    if std::process::id() == 1 {
+        // The kernel kills whatever was run beside the first process of a container, when that
+        // one ends: zap_pid_ns_processes in kernel/pid_namespace.c.
+        let deadline = Instant::now() + READING;
+        for peer in peers {
+            while peer.wait(deadline).is_ok() && peer.receive::<Request>().is_ok() {}
+        }
+    }
     Ok(())
+}
+
+/// What [`uninstall`] removed.
+#[derive(Default)]
+struct Removed {
+    /// A line each.
+    items: Vec<String>,
+    /// A supervisor whose end would be this process's too, and which waits for this to be closed.
+    /// The kernel does it when the outcome of this process is settled.
+    _supervisor: Option<Channel>,
 }
 
 /// Removes what is in the kernel; a line each.
@@ -107,7 +132,7 @@ fn exists(places: &Places) -> bool {
     [&places.run, &places.state, &places.pins].into_iter().any(|place| place.exists())
 }
 
-fn remove(whereabouts: &Whereabouts, places: &Places) -> Result<Vec<String>, Failure> {
+fn remove(whereabouts: &Whereabouts, places: &Places) -> Result<Removed, Failure> {
     for directory in [&places.run, &places.state] {
         let what = format!("cannot use the directory {}", directory.display());
         instance::make_private(directory).map_err(Failure::doing(&what))?;
@@ -127,11 +152,11 @@ fn remove(whereabouts: &Whereabouts, places: &Places) -> Result<Vec<String>, Fai
     let mut removed = remove_pins(&plan)?;
     drop(pins);
     removed.extend(remove_files(places)?);
-    Ok(removed)
+    Ok(Removed { items: removed, _supervisor: None })
 }
 
 /// Asks the supervisor that runs, and waits until it is gone.
-fn ask_supervisor(places: &Places, holder: &str) -> Result<Vec<String>, Failure> {
+fn ask_supervisor(places: &Places, holder: &str) -> Result<Removed, Failure> {
     let failed = |why: String| Failure::Remove(format!("the supervisor (process {holder}) {why}"));
     let deadline = Instant::now() + REMOVAL;
     let socket = UnixSeqpacketConn::connect(places.socket()).map_err(|error| {
@@ -157,9 +182,14 @@ fn ask_supervisor(places: &Places, holder: &str) -> Result<Vec<String>, Failure>
             Some(other) => return Err(failed(format!("says something else: {other:?}"))),
         }
     }
+    if getsockopt(&channel, PeerCredentials).is_ok_and(|peer| peer.pid() == 1) {
+        return Ok(Removed { items: removed, _supervisor: Some(channel) });
+    }
+    // Nothing more will be asked; one that is the first of its own namespace waits for that.
+    let _gone = shutdown(channel.as_raw_fd(), Shutdown::Write);
     // Its end closes the socket: nothing is left then, not even the process.
     while channel.wait(deadline).is_ok() && channel.receive::<Response>().is_ok() {}
-    Ok(removed)
+    Ok(Removed { items: removed, _supervisor: None })
 }
 
 /// `items`, in answers of a bounded size.

@@ -128,15 +128,28 @@ fn leaves_nothing(
     Ok(())
 }
 
+/// What is run beside process 1 dies with it, and has to have said everything before.
+fn leaves_nothing_when_executed_inside(lab: &Lab, uninstall: &[&str]) -> TestResult {
+    leaves_nothing(lab, |mut container| {
+        let said = container.runc(&["exec"], uninstall)?;
+        assert_eq!(container.ended()?, 0);
+        Ok(said)
+    })
+}
+
 #[test]
 fn uninstalling_inside_a_running_container_leaves_nothing() {
     isolated(|lab| {
-        leaves_nothing(lab, |mut container| {
-            let uninstall = ["/usr/bin/holdfastctl", "--instance", "lab", "uninstall"];
-            let said = container.runc(&["exec"], &uninstall)?;
-            assert_eq!(container.ended()?, 0);
-            Ok(said)
-        })
+        let uninstall = ["/usr/bin/holdfastctl", "--instance", "lab", "uninstall"];
+        leaves_nothing_when_executed_inside(lab, &uninstall)
+    });
+}
+
+#[test]
+fn a_second_holdfast_inside_a_running_container_uninstalls_it_and_leaves_nothing() {
+    isolated(|lab| {
+        let uninstall = ["/usr/bin/holdfast", "uninstall", "--instance", "lab", "--bpffs", "/bpf"];
+        leaves_nothing_when_executed_inside(lab, &uninstall)
     });
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_protocol::kernel::{
     EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters,
-    ServiceRecord, TableHeader,
+    ServiceRecord, TableHeader, endpoint::EndpointState, traffic::Traffic,
 };
 
 use crate::command::BpfError;
@@ -34,7 +34,7 @@ macro_rules! plain {
 }
 
 plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
-plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, [u8; 32]);
+plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, EndpointState, Traffic, [u8; 32]);
 
 /// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
 /// elements are multiples of 8 bytes.
@@ -72,6 +72,22 @@ impl<T: Plain> MappedArray<T> {
     ///
     /// When it is not an array of `T`s, was not made to be mapped, or the kernel refuses.
     pub fn map(file: OwnedFd) -> Result<Self, BpfError> {
+        let array = Self::map_later(file)?;
+        // What cannot be mapped at all should show here.
+        if array.length > 0 {
+            let first = array.map_window(0)?;
+            let _empty = array.windows[0].set(first);
+        }
+        Ok(array)
+    }
+
+    /// The array map `file`, read-only for now, of which nothing is mapped before it is asked for: for
+    /// large elements that a worker does not need in order to start.
+    ///
+    /// # Errors
+    ///
+    /// When it is not an array of `T`s.
+    pub fn map_later(file: OwnedFd) -> Result<Self, BpfError> {
         let info = map_info(file.as_fd())?;
         let element = u32::try_from(size_of::<T>()).expect("elements are small");
         // The kernel rounds elements up to 8 bytes; ours are multiples of 8, so they lie densely.
@@ -82,13 +98,7 @@ impl<T: Plain> MappedArray<T> {
         let length = info.shape.max_entries;
         let windows = (0..length.div_ceil(WINDOW)).map(|_| OnceCell::new()).collect();
         let (name, writable, elements) = (info.name, false, PhantomData);
-        let array = Self { file, name, length, windows, writable, elements };
-        // What cannot be mapped at all should show here.
-        if length > 0 {
-            let first = array.map_window(0)?;
-            let _empty = array.windows[0].set(first);
-        }
-        Ok(array)
+        Ok(Self { file, name, length, windows, writable, elements })
     }
 
     /// Lets this process write the array, or stops it from doing so.
@@ -131,6 +141,19 @@ impl<T: Plain> MappedArray<T> {
         assert!(self.writable, "a worker that has not been granted wrote to a mapped array");
         // SAFETY: `element` checks the bounds, and the pages are writable.
         unsafe { self.element(index).as_ptr().write_volatile(value) }
+    }
+
+    /// Writes one word of the element at `index`, and leaves the others to those who write them.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](Self::write), or when an element has no such word.
+    pub fn write_word(&mut self, index: u32, word: usize, value: u64) {
+        assert!(self.writable, "a worker that has not been granted wrote to a mapped array");
+        assert!(word < size_of::<T>() / size_of::<u64>(), "word {word} of {}", self.name);
+        // SAFETY: `element` checks the bounds of the array and the line above those of the element,
+        // which is aligned to 8 bytes as every element of an array map is; the pages are writable.
+        unsafe { self.element(index).cast::<u64>().add(word).as_ptr().write_volatile(value) }
     }
 
     fn element(&self, index: u32) -> NonNull<T> {

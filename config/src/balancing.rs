@@ -1,11 +1,14 @@
 //! What `load_balancing` says beside the policy, and how it is decoded.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use crate::diagnostic::Position;
 use crate::fields::{Fields, scalar};
 use crate::locality::{self, LocalityMode};
 use crate::model::Policy;
 use crate::report::Report;
-use crate::scalar::whole_number;
+use crate::scalar::{duration, whole_number};
 use crate::tree::Node;
 
 /// What `load_balancing` says beside the policy.
@@ -17,7 +20,23 @@ pub struct Balancing {
     pub table_size: Option<u32>,
     /// What the places of endpoints mean; without it they mean nothing.
     pub locality: Option<LocalityMode>,
+    /// Whether clients stay with their endpoints.
+    pub affinity: Option<Affinity>,
 }
+
+/// Clients stay with their endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// Who counts as one client.
+    pub by: ClientBy,
+    /// How long after its last connection: 1 second to 7 days.
+    pub duration: Duration,
+}
+
+/// The shortest and the longest time a client can stay. Shorter ones are over before they can be seen;
+/// the longest is far below what the kernel's field of 32 bits of milliseconds takes.
+const STAYS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How a service's clients are told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -79,7 +98,8 @@ pub(crate) struct Positions {
     pub(crate) locality: Option<Position>,
 }
 
-const KEYS: [&str; 4] = ["policy", "hash_by", "table_size", "locality"];
+const KEYS: [&str; 5] = ["policy", "hash_by", "table_size", "locality", "affinity"];
+const AFFINITY_KEYS: [&str; 2] = ["by", "for"];
 
 /// What `load_balancing` at `node` says; what is wrong with it is reported.
 pub(crate) fn decode(node: &Node, report: &mut Report<'_>) -> Decoded {
@@ -104,14 +124,30 @@ pub(crate) fn decode(node: &Node, report: &mut Report<'_>) -> Decoded {
     let hash_by = fields.get("hash_by").and_then(|node| client_by(node, "`hash_by`", report));
     let table_size = fields.get("table_size").and_then(|node| table_size(node, report));
     let locality = fields.get("locality").and_then(|node| locality::mode(node, report));
+    let affinity = fields.get("affinity").and_then(|node| affinity(node, report));
     Decoded {
         policy: policy.flatten().unwrap_or_default(),
-        balancing: Balancing { hash_by: hash_by.unwrap_or_default(), table_size, locality },
+        balancing: Balancing {
+            hash_by: hash_by.unwrap_or_default(),
+            table_size,
+            locality,
+            affinity,
+        },
         positions: Positions {
             table_size: fields.get("table_size").map(|node| node.position),
             locality: fields.get("locality").map(|node| node.position),
         },
     }
+}
+
+fn affinity(node: &Node, report: &mut Report<'_>) -> Option<Affinity> {
+    const WHAT: &str = "`affinity`";
+    let fields = Fields::of(node, WHAT, &AFFINITY_KEYS, report)?;
+    let by = fields.get("by").map(|node| client_by(node, "`by`", report));
+    let stay = fields.require("for", WHAT, report)?;
+    let text = scalar(stay, "the duration", report)?;
+    let duration = report.accept(stay.position, duration(text, "duration", STAYS))?;
+    Some(Affinity { by: by.unwrap_or(Some(ClientBy::default()))?, duration })
 }
 
 fn client_by(node: &Node, what: &str, report: &mut Report<'_>) -> Option<ClientBy> {

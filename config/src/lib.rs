@@ -42,7 +42,7 @@ pub mod snapshot;
 mod source;
 mod tree;
 
-pub use balancing::{Balancing, ClientBy, TABLE_SIZES};
+pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{Config, Endpoint, Enrolment, NoEndpoint, Policy, Port, Protocol, Service};

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::limit::{MAX_PORT_NAME_BYTES, MAX_SERVICE_NAME_BYTES};
 use crate::report::{Excerpt, Suggestion};
@@ -39,6 +40,48 @@ pub(crate) fn whole_number<N: Copy + Display + FromStr + PartialOrd>(
         Ok(number) if range.contains(&number) => Ok(number),
         _ => Err(format!("{what} {number} is out of range: {wanted}", number = shortened(text))),
     }
+}
+
+/// A whole number and a unit, `500ms`, `30s`, `5m` or `2h`, within `range`; `what` names it in errors.
+pub(crate) fn duration(
+    scalar: &Scalar,
+    what: &str,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, String> {
+    let text = scalar.text.as_str();
+    let excerpt = Excerpt(text);
+    let (least, most) = (written(*range.start()), written(*range.end()));
+    let wanted = format!("write one between {least} and {most}, such as 500ms, 30s, 5m or 2h");
+    if scalar.is_null() {
+        return Err(format!("the {what} is empty: {wanted}"));
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        _ => return Err(format!("the {what} {excerpt} is not a number and a unit: {wanted}")),
+    };
+    if number.is_empty() || (number.len() > 1 && number.starts_with('0')) {
+        return Err(format!("the {what} {excerpt} is not a number and a unit: {wanted}"));
+    }
+    // Digits that do not fit the type are out of every range.
+    let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    match number.map(Duration::from_millis) {
+        Some(duration) if range.contains(&duration) => Ok(duration),
+        _ => Err(format!("the {what} {excerpt} is out of range: {wanted}")),
+    }
+}
+
+/// `duration` as the configuration writes it.
+fn written(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [(60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s"), (1, "ms")];
+    let fits = |(unit, _): &(u128, &str)| millis >= *unit && millis.is_multiple_of(*unit);
+    let (unit, name) = units.into_iter().find(fits).unwrap_or((1, "ms"));
+    format!("{}{name}", millis / unit)
 }
 
 /// Digits in a length that can be read.

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use holdfast_config::{
-    Balancing, ClientBy, Config, Locality, LocalityMode, Place, Policy, Source, Sources,
+    Affinity, Balancing, ClientBy, Config, Locality, LocalityMode, Place, Policy, Source, Sources,
     TABLE_SIZES, parse,
 };
 
@@ -257,4 +257,40 @@ fn a_draining_endpoint_is_not_usable() {
         &placed("", "draining: yes", "weight: 1"),
         &["6:50: unknown `draining` `yes`; Possible here: `true` or `false`"],
     );
+}
+
+#[test]
+fn affinity_has_a_client_and_a_time() {
+    for (text, seconds) in [("1s", 1), ("1000ms", 1), ("30m", 1800), ("168h", 604_800)] {
+        let (policy, balancing) =
+            said(&format!("policy: weighted, affinity: {{ by: source_address, for: {text} }}"));
+        let duration = std::time::Duration::from_secs(seconds);
+        let expected = Affinity { by: ClientBy::SourceAddress, duration };
+        assert_eq!((policy, balancing.affinity), (Policy::Weighted, Some(expected)));
+    }
+    let default = said("affinity: { for: 5m }").1.affinity.unwrap();
+    assert_eq!(default.by, ClientBy::Cgroup);
+    check("affinity: { by: cgroup }", &["5:33: `affinity` has no `for`: add it"]);
+    check(
+        "affinity: { by: user, for: 5m }",
+        &["5:39: unknown `by` `user`; Possible here: `cgroup`"],
+    );
+    check("affinity: 5m", &["5:33: `affinity` is a single value"]);
+}
+
+#[test]
+fn a_duration_is_a_whole_number_and_a_unit_in_its_range() {
+    const WANTED: &str = "write one between 1s and 168h, such as 500ms, 30s, 5m or 2h";
+    let refused = |text: &str, why: &str| {
+        let error = format!("5:40: the duration {why}: {WANTED}");
+        check(&format!("affinity: {{ for: {text} }}"), &[&error]);
+    };
+    refused("999ms", "`999ms` is out of range");
+    refused("169h", "`169h` is out of range");
+    refused("99999999999999999999h", "`99999999999999999999h` is out of range");
+    for text in ["5", "m", "5 m", "1.5h", "05m", "-5m", "5d", "5M"] {
+        refused(text, &format!("`{text}` is not a number and a unit"));
+    }
+    refused("''", "`` is not a number and a unit");
+    refused("~", "is empty");
 }

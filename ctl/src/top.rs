@@ -128,6 +128,8 @@ fn activities(before: &[ServiceRow], after: &[ServiceRow], elapsed: Duration) ->
 
 #[cfg(test)]
 mod tests {
+    use holdfast_protocol::control::TrafficRow;
+
     use super::*;
 
     fn row(service: &str, connections: u64, refused: u64) -> ServiceRow {
@@ -141,6 +143,8 @@ mod tests {
             endpoints: 1,
             connections,
             refused,
+            traffic: TrafficRow::default(),
+            retransmits: 0,
         }
     }
 

@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
 use holdfast_protocol::control::{
-    EndpointRow, Request, Response, SOCKET_NAME, Status, SupervisorStatus, WorkerAnswer,
-    WorkerQuery,
+    EndpointRow, Request, Response, SOCKET_NAME, Status, SupervisorStatus, TrafficRow,
+    WorkerAnswer, WorkerQuery,
 };
 use holdfast_protocol::wire::{self, MAX_PACKET_BYTES};
 use serde_json::{Value, json};
@@ -149,6 +149,7 @@ fn page(rows: u32, first: u32, next: Option<u32>) -> Response {
         endpoint: format!("127.0.0.1:{number}"),
         weight: 1,
         state: "active".to_owned(),
+        traffic: TrafficRow::default(),
     };
     let rows = (first..first + rows).map(row).collect();
     Response::Worker(wire::encode(&WorkerAnswer::Endpoints { rows, next }).unwrap())

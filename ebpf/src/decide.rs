@@ -16,15 +16,14 @@
 //! Reads are taken in program order. x86-64 keeps that order; on a machine that reorders loads the
 //! reads of an implementation of [`Tables`] must be acquire loads.
 
-use holdfast_protocol::kernel::{
-    FrontendKey, HeadWord, LOOKUP_PER_SLOT, SETTINGS_SLOTS, TableHeader, limit, policy,
-};
+use holdfast_protocol::kernel::{FrontendKey, HeadWord, TableHeader, limit};
 
-use crate::choose;
+use crate::affinity::{self, Affinities, Stay};
 use crate::client::{self, Clients};
 use crate::flow::{self, Former};
 use crate::socket::{Peer, Reach};
-use crate::words;
+use crate::table::Table;
+use crate::{choose, words};
 
 /// `EAGAIN`: every look found a table being replaced.
 pub const EAGAIN: u16 = 11;
@@ -50,7 +49,7 @@ pub trait Slots {
 }
 
 /// The maps, likewise.
-pub trait Tables: Slots + Clients {
+pub trait Tables: Slots + Affinities + Clients {
     /// An element of `FRONTENDS`. The kernel may give it to another key while it is held.
     type Element: Copy;
 
@@ -94,6 +93,9 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Of a connection that is sent: where it goes.
     pub endpoint: Peer,
+    /// Of a connection that is sent: that endpoint's number in `ENDPOINTS`, or
+    /// [`NO_STATE`](holdfast_protocol::kernel::EndpointSlot::NO_STATE).
+    pub state: u32,
     /// Of a connection that is sent: the generation of the table the endpoint was chosen from.
     pub generation: u32,
     /// Of a connection that is sent: the endpoint's row of that table.
@@ -113,6 +115,7 @@ impl Decision {
     const UNSETTLED: Self = Self {
         verdict: Verdict::Unsettled,
         endpoint: Peer { address: [0; 4], port_be: 0 },
+        state: 0,
         generation: 0,
         row: NO_ROW,
         is_kept: false,
@@ -260,6 +263,7 @@ fn consult<T: Tables>(
     decision: &mut Decision,
 ) -> Look {
     let identity = TableHeader::identity(decision.service, decision.generation);
+    let mut stay = Stay::NONE;
     let Some(header) = tables.slot(head.slot()) else {
         return Look::Replaced;
     };
@@ -288,11 +292,12 @@ fn consult<T: Tables>(
             decision.row = row;
             decision.endpoint = former.endpoint;
         } else {
-            let Some((row, slot)) = choose(tables, table) else {
+            let Some((row, slot)) = table.draw(tables, first, &mut stay) else {
                 return Look::Replaced;
             };
             decision.row = row;
             decision.endpoint = endpoint(tables, slot);
+            decision.state = words::high(tables.slot_word(slot, words::ENDPOINT_ALIAS));
         }
         if reach.covers(&decision.endpoint.address) {
             decision.verdict = Verdict::Sent;
@@ -304,85 +309,11 @@ fn consult<T: Tables>(
     if tables.slot_word(header, words::HEADER_IDENTITY) != identity {
         return Look::Replaced;
     }
+    if stay.is_new && decision.verdict == Verdict::Sent {
+        let key = affinity::key(decision.service, &client::identify(tables, stay.by));
+        tables.remember(&key, &stay.affinity(decision.endpoint));
+    }
     Look::Settled
-}
-
-/// A table that was found.
-#[derive(Clone, Copy)]
-struct Table {
-    /// The service number it is of.
-    service: u32,
-    /// The slot of its header.
-    header: u32,
-    /// How many slots of settings follow it.
-    settings: u32,
-    /// What its header says.
-    shape: words::Shape,
-    /// How many entries its lookup table has.
-    lookup: u32,
-}
-
-impl Table {
-    /// The slot of its first endpoint.
-    #[inline(always)]
-    fn first(&self) -> Option<u32> {
-        self.header.checked_add(1)?.checked_add(self.settings)
-    }
-
-    /// How its clients are told apart, and how long they stay: the word [`words::SETTINGS_CLIENTS`].
-    #[inline(always)]
-    fn clients<T: Tables>(&self, tables: &T) -> Option<u64> {
-        if self.settings != SETTINGS_SLOTS {
-            return None;
-        }
-        let settings = tables.slot(self.header.checked_add(1)?)?;
-        Some(tables.slot_word(settings, words::SETTINGS_CLIENTS))
-    }
-}
-
-/// The row and the slot of one of the endpoints of `table`. `None` if the way there leads out of the
-/// table: what was read belongs to a table being replaced.
-#[inline(always)]
-fn choose<T: Tables>(tables: &T, table: Table) -> Option<(u32, T::Slot)> {
-    let shape = table.shape;
-    let first = table.first()?;
-    let row = match shape.policy {
-        policy::ROUND_ROBIN => choose::turn(tables.turn(table.service), shape.endpoints),
-        policy::MAGLEV => look_up(tables, &table)?,
-        _ => choose::row(tables.random(), shape.endpoints),
-    };
-    let slot = tables.slot(first.checked_add(row)?)?;
-    if shape.policy != policy::WEIGHTED {
-        return Some((row, slot));
-    }
-    let threshold = words::high(tables.slot_word(slot, words::ENDPOINT_PORT));
-    let alias = words::low(tables.slot_word(slot, words::ENDPOINT_ALIAS));
-    if alias >= shape.endpoints {
-        return None;
-    }
-    match choose::alias(row, threshold, alias, tables.random()) {
-        chosen if chosen == row => Some((row, slot)),
-        chosen => Some((chosen, tables.slot(first.checked_add(chosen)?)?)),
-    }
-}
-
-/// The row that the lookup table of `table` has for the client.
-#[inline(always)]
-fn look_up<T: Tables>(tables: &T, table: &Table) -> Option<u32> {
-    if table.lookup == 0 {
-        return None;
-    }
-    let by = words::hash_by(table.clients(tables)?);
-    let entry = choose::row(client::hash(&client::identify(tables, by)), table.lookup);
-    let slots = table.first()?.checked_add(table.shape.endpoints)?;
-    let slot = tables.slot(slots.checked_add(entry / LOOKUP_PER_SLOT)?)?;
-    let word = tables.slot_word(slot, (entry % LOOKUP_PER_SLOT / 2) as usize);
-    let row = match entry % 2 {
-        0 => words::low(word),
-        _ => words::high(word),
-    };
-    // An entry is 1 more than a row.
-    row.checked_sub(1).filter(|row| *row < table.shape.endpoints)
 }
 
 #[inline(always)]

@@ -5,10 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::vec;
 use std::vec::Vec;
 
-use holdfast_protocol::kernel::{Address, Frontend, PROTOCOL_TCP, mapped};
+use holdfast_protocol::kernel::{
+    Address, Affinity, AffinityKey, Frontend, LOOKUP_PER_SLOT, PROTOCOL_TCP, SETTINGS_SLOTS,
+    feature, mapped, policy,
+};
 
 use super::*;
-use crate::words::{FrontendWords, Slot};
+use crate::words::{AffinityWords, FrontendWords, Slot};
 
 pub(crate) const SERVICE: u32 = 1;
 pub(crate) const OTHER: u32 = 2;
@@ -26,6 +29,8 @@ pub(crate) struct Memory {
     pub(crate) pool: Vec<FrontendWords>,
     pub(crate) heads: Vec<HeadWord>,
     pub(crate) slots: Vec<Slot>,
+    affinities: HashMap<AffinityKey, usize>,
+    remembered: Vec<AffinityWords>,
 }
 
 pub(crate) type Step = fn(&mut Memory);
@@ -40,6 +45,7 @@ pub(crate) struct Race<'a> {
     pub(crate) random: RefCell<Vec<u32>>,
     turns: Cell<u64>,
     client: Cell<u64>,
+    kept: Cell<Option<(AffinityKey, Affinity)>>,
 }
 
 impl<'a> Race<'a> {
@@ -53,6 +59,7 @@ impl<'a> Race<'a> {
             random: RefCell::new(Vec::new()),
             turns: Cell::new(0),
             client: Cell::new(0),
+            kept: Cell::new(None),
         }
     }
 
@@ -88,6 +95,26 @@ impl Slots for Race<'_> {
     }
 }
 
+impl Affinities for Race<'_> {
+    type Affinity = usize;
+
+    fn affinity(&self, key: &AffinityKey) -> Option<usize> {
+        self.read(|memory| memory.affinities.get(key).copied())
+    }
+    fn affinity_word(&self, affinity: usize, word: usize) -> u64 {
+        self.read(|memory| memory.remembered[affinity][word])
+    }
+    fn extend(&self, affinity: usize, until: u64) {
+        self.memory.borrow_mut().remembered[affinity][words::AFFINITY_UNTIL] = until;
+    }
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.kept.set(Some((*key, *affinity)));
+    }
+    fn now(&self) -> u64 {
+        NOW
+    }
+}
+
 impl Tables for Race<'_> {
     type Element = usize;
 
@@ -120,6 +147,8 @@ impl Memory {
             pool: vec![[0; 2]; 3],
             heads: vec![HeadWord::UNPUBLISHED; 4],
             slots: vec![[0; 4]; 12],
+            affinities: HashMap::new(),
+            remembered: Vec::new(),
         };
         memory.pool[0] = frontend(&KEY, SERVICE, 1, Frontend::FOREVER);
         memory.table(0, SERVICE, 1, policy::RANDOM, &[1, 2]);
@@ -139,6 +168,34 @@ impl Memory {
         for (row, host) in hosts.iter().enumerate() {
             self.slots[slot + 1 + row] = endpoint_slot(*host, u32::MAX, row);
         }
+    }
+}
+
+/// What the clock says.
+const NOW: u64 = 1_000_000_000;
+/// How long a client stays, in milliseconds.
+const STAY_MS: u32 = 500;
+/// Who connects, as `AFFINITIES` knows it.
+const CLIENT: AffinityKey = AffinityKey { service: SERVICE, by: 0, client: [0, 0] };
+
+impl Memory {
+    /// A random table with settings and affinity, and the endpoints `hosts`.
+    fn sticky(&mut self, slot: usize, generation: u32, hosts: &[u8]) {
+        self.slots.resize(self.slots.len().max(slot + 3 + hosts.len()), [0; 4]);
+        self.slots[slot] = header(SERVICE, generation, hosts.len(), 0, policy::RANDOM);
+        self.slots[slot][words::HEADER_SHAPE] |= u64::from(feature::AFFINITY) << 56;
+        self.slots[slot][words::HEADER_EXTENT] = word(SETTINGS_SLOTS, 0);
+        self.slots[slot + 1] = [0, 0, 0, word(STAY_MS, 0)];
+        for (row, host) in hosts.iter().enumerate() {
+            self.slots[slot + 3 + row] = endpoint_slot(*host, 0, row);
+        }
+    }
+
+    /// The client was last sent to `host` at `row`, and stays there until `until`.
+    fn remember(&mut self, host: u8, row: u32, until: u64) {
+        let [high, low, port, _] = endpoint_slot(host, row, 0);
+        self.affinities.insert(CLIENT, self.remembered.len());
+        self.remembered.push([high, low, port, until]);
     }
 }
 
@@ -193,7 +250,7 @@ pub(crate) fn endpoint_slot(host: u8, threshold: u32, alias: usize) -> Slot {
         word(address[0], address[1]),
         word(address[2], address[3]),
         word(u32::from(port_be), threshold),
-        word(u32::try_from(alias).unwrap(), 0),
+        word(u32::try_from(alias).unwrap(), u32::from(host)),
     ]
 }
 
@@ -241,16 +298,21 @@ fn outcomes(script: &[Step]) -> HashSet<Outcome> {
 
 /// The same in maps that `prepare` has prepared.
 fn outcomes_after(prepare: Step, script: &[Step]) -> HashSet<Outcome> {
-    let mut seen = HashSet::new();
-    let mut at = vec![0; script.len()];
     // Two looks and a half: later steps have no effect that earlier ones do not have.
     const INSTANTS: usize = 20;
+    outcomes_within(INSTANTS, prepare, script)
+}
+
+/// The same when the last step comes before that many reads.
+fn outcomes_within(instants: usize, prepare: Step, script: &[Step]) -> HashSet<Outcome> {
+    let mut seen = HashSet::new();
+    let mut at = vec![0; script.len()];
     loop {
         let race = Race::new(script, &at);
         prepare(&mut race.memory.borrow_mut());
         seen.insert(outcome(&decide(&race, &KEY, Reach::Ipv4)));
         // The next non-decreasing sequence.
-        let Some(last) = at.iter().rposition(|instant| *instant < INSTANTS) else { return seen };
+        let Some(last) = at.iter().rposition(|instant| *instant < instants) else { return seen };
         let next = at[last] + 1;
         at[last..].fill(next);
     }
@@ -263,9 +325,11 @@ fn a_connection_is_sent_to_the_endpoint_the_random_word_selects() {
         race.random.borrow_mut().push(random);
         let decision = decide(&race, &KEY, Reach::Ipv4);
         assert_eq!((outcome(&decision), decision.retries), (sent(host, 1), 0));
-        // The cost of the plain case: the element and three words of it, the head, and seven words
-        // of the table: the identity twice, shape and extent, and an endpoint's address and port.
-        assert_eq!(race.reads.get(), 12);
+        assert_eq!(decision.state, u32::from(host), "its number comes with it");
+        // The cost of the plain case: the element and three words of it, the head, and eight words
+        // of the table: the identity twice, shape and extent, and an endpoint's address, port and
+        // number.
+        assert_eq!(race.reads.get(), 13);
     }
 }
 
@@ -388,7 +452,7 @@ fn reads_among(hosts: u8, policy: u8) -> usize {
 
 #[test]
 fn a_choice_costs_the_same_however_many_endpoints_there_are() {
-    for (policy, reads) in [(policy::RANDOM, 12), (policy::WEIGHTED, 14), (policy::ROUND_ROBIN, 12)]
+    for (policy, reads) in [(policy::RANDOM, 13), (policy::WEIGHTED, 15), (policy::ROUND_ROBIN, 13)]
     {
         assert_eq!((reads_among(1, policy), reads_among(250, policy)), (reads, reads));
     }
@@ -422,7 +486,7 @@ fn a_client_is_sent_where_the_lookup_table_has_it() {
             let expected = sent(host_of(id + shift), 1);
             assert_eq!(outcome(&decide(&race, &KEY, Reach::Ipv4)), expected, "{id} by {by}");
             // The plain case, and one word each of settings and lookup table.
-            assert_eq!(race.reads.get(), 14);
+            assert_eq!(race.reads.get(), 15);
             seen.insert(entry_of(id + shift));
         }
         assert_eq!(seen.len(), ENTRIES as usize);
@@ -461,6 +525,109 @@ fn a_lookup_table_is_seen_wholly_old_or_wholly_new() {
     ];
     let seen = outcomes_after(|memory| memory.maglev(0, 1, 0, &[1]), &script);
     assert_eq!(seen, HashSet::from([sent(1, 1), sent(3, 2)]));
+}
+
+/// What became of a client that may stay.
+struct Stayed {
+    outcome: Outcome,
+    reads: usize,
+    /// What is to be remembered anew: row and end.
+    kept: Option<(u32, u64)>,
+    /// Until when it stays by what was remembered.
+    until: u64,
+}
+
+/// What a client gets that stays with `host`, last seen at `row`, until `until`.
+fn stayed(hosts: &[u8], host: u8, row: u32, until: u64) -> Stayed {
+    let race = Race::new(&[], &[]);
+    race.memory.borrow_mut().sticky(0, 1, hosts);
+    race.memory.borrow_mut().remember(host, row, until);
+    let decision = decide(&race, &KEY, Reach::Ipv4);
+    let kept = race.kept.get().map(|(key, affinity)| {
+        assert_eq!(key, CLIENT);
+        assert_eq!(affinity.address, decision.endpoint.address);
+        assert_eq!(affinity.port_be, decision.endpoint.port_be);
+        (affinity.row, affinity.until)
+    });
+    let until = race.memory.borrow().remembered[0][words::AFFINITY_UNTIL];
+    Stayed { outcome: outcome(&decision), reads: race.reads.get(), kept, until }
+}
+
+const UNTIL: u64 = NOW + STAY_MS as u64 * 1_000_000;
+
+#[test]
+fn a_new_client_is_remembered_where_it_was_sent() {
+    let race = Race::new(&[], &[]);
+    race.memory.borrow_mut().sticky(0, 1, &[1, 2, 3]);
+    race.random.borrow_mut().push(u32::MAX);
+    assert_eq!(outcome(&decide(&race, &KEY, Reach::Ipv4)), sent(3, 1));
+    let Peer { address, port_be } = peer(3);
+    let affinity = Affinity { address, port_be, reserved: 0, row: 2, until: UNTIL };
+    assert_eq!(race.kept.get(), Some((CLIENT, affinity)));
+}
+
+#[test]
+fn a_client_that_is_refused_is_not_remembered() {
+    let race = Race::new(&[], &[]);
+    race.memory.borrow_mut().sticky(0, 1, &[1]);
+    race.memory.borrow_mut().slots[3][words::ENDPOINT_ADDRESS_HIGH] = 0x96fd;
+    let decision = decide(&race, &KEY, Reach::Ipv4);
+    assert_eq!((outcome(&decision), race.kept.get()), (Outcome::Refused(EHOSTUNREACH), None));
+}
+
+#[test]
+fn a_client_stays_with_its_endpoint_and_for_another_while() {
+    let stayed = stayed(&[1, 2, 3], 3, 2, NOW + 1);
+    assert_eq!((stayed.outcome, stayed.kept, stayed.until), (sent(3, 1), None, UNTIL));
+    // The plain case, a word of settings, the element and four words of it, three words compared.
+    assert_eq!(stayed.reads, 13 + 1 + 5 + 3);
+}
+
+#[test]
+fn a_client_whose_time_is_over_is_a_new_one() {
+    let stayed = stayed(&[1, 2, 3], 3, 2, NOW);
+    assert_eq!((stayed.outcome, stayed.kept), (sent(1, 1), Some((0, UNTIL))));
+}
+
+#[test]
+fn an_endpoint_that_is_at_another_row_is_found_and_remembered_there() {
+    let many: Vec<u8> = (1..=200).collect();
+    for (host, row) in
+        [(1, 16), (100, 110), (100, 84), (200, 199), (200, 4000), (170, 184), (1, 100), (200, 0)]
+    {
+        let stayed = stayed(&many, host, row, NOW + 1);
+        assert_eq!(stayed.outcome, sent(host, 1), "{host}, last at row {row}");
+        let now_at = u32::from(host) - 1;
+        assert_eq!(stayed.kept, (now_at != row).then_some((now_at, UNTIL)));
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_gone_is_given_up_after_a_search() {
+    let many: Vec<u8> = (1..=200).collect();
+    let stayed = stayed(&many, 201, 100, NOW + 1);
+    assert_eq!((stayed.outcome, stayed.kept), (sent(1, 1), Some((0, UNTIL))));
+    // Three words compared where it was, and at each row.
+    assert_eq!(stayed.reads, 13 + 1 + 5 + 3 + 3 * 200);
+}
+
+#[test]
+fn what_is_remembered_never_leads_out_of_the_table() {
+    let script: [Step; 5] = [
+        |memory| memory.sticky(12, 2, &[3]),
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(12, 2),
+        // The kernel gives the element to another client, word by word.
+        |memory| memory.remembered[0][words::AFFINITY_PORT] = endpoint_slot(9, 0, 0)[2],
+        |memory| memory.remembered[0][words::AFFINITY_ADDRESS_LOW] = endpoint_slot(9, 0, 0)[1],
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+    ];
+    let prepare: Step = |memory| {
+        memory.sticky(0, 1, &[1, 2]);
+        memory.remember(2, 1, NOW + 1);
+    };
+    // A look that finds an affinity takes 21 reads.
+    let seen = outcomes_within(28, prepare, &script);
+    assert_eq!(seen, HashSet::from([sent(1, 1), sent(2, 1), sent(3, 2)]));
 }
 
 #[test]

@@ -10,22 +10,27 @@
 //! - [`enrol`]: which sockets are governed at all.
 //! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
 //!   them.
+//! - [`affinity`]: which endpoint a client stays with.
+//! - [`lifecycle`]: what happens to a connection after `connect(2)`, and what is counted for it.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
-//! The programs themselves (`main.rs`, `maps.rs`, `sock_addr.rs`) are compiled for the BPF target
+//! The programs themselves (`main.rs`, `maps.rs`, `sock_addr.rs`, `counting.rs`) are compiled for the BPF target
 //! only; they fetch and store, and decide nothing.
 //!
 //! **Architecture Invariant:** nothing here calls the kernel or holds a pointer.
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod choose;
 pub mod client;
 pub mod decide;
 pub mod enrol;
 pub mod flow;
+pub mod lifecycle;
 pub mod socket;
+mod table;
 pub mod words;
 
 #[cfg(test)]

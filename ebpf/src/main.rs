@@ -3,17 +3,20 @@
 //! `recvfrom(2)` of sockets that are not connected likewise.
 //!
 //! - [`maps`], [`enrolled`], [`flows`], [`search`]: the maps, and the only code that reads and writes them.
+//! - [`counting`]: what is counted of a connection after the system call.
 //! - [`sock_addr`]: the socket and the address of the system call.
 //! - [`programs`], [`datagrams`]: the programs, of connections and of datagrams.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
-//! They run once for each system call, and for no packet that a program does not send or receive with
-//! an address of its own.
+//! They run once for each system call and each change of a connection's state, and for no packet that a
+//! program does not send or receive with an address of its own.
 //!
 //! **Architecture Invariant:** a connection that cannot be decided is refused with an errno, never
 //! let through; and nothing here knows how large a map is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod counting;
 #[cfg(target_arch = "bpf")]
 mod datagrams;
 #[cfg(target_arch = "bpf")]

@@ -4,17 +4,24 @@
 //! every index goes through a lookup that the kernel bounds.
 
 use core::arch::asm;
+use core::ffi::c_void;
+use core::ptr;
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
-use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
+use holdfast_ebpf::affinity::Affinities;
 use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::decide::{Slots, Tables};
 use holdfast_ebpf::socket::Peer;
-use holdfast_ebpf::words::{FrontendWords, Slot};
+use holdfast_ebpf::words::{self, AffinityWords, FrontendWords, Slot};
+use holdfast_protocol::kernel::endpoint::EndpointState;
+use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
-    Address, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord, SocketState, limit,
+    Address, Affinity, AffinityKey, EndpointSlot, Frontend, FrontendKey, HeadWord, ServiceCounters,
+    ServiceRecord, SocketState, limit,
 };
 
 use crate::search;
@@ -22,7 +29,9 @@ use crate::sock_addr::SockAddr;
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
+const AFFINITY_COUNT: usize = limit::AFFINITIES as usize;
 const SLOT_COUNT: usize = limit::DEFAULT_SLOTS as usize;
+const ENDPOINT_COUNT: usize = limit::endpoints(limit::DEFAULT_SLOTS) as usize;
 /// So that a worker publishes with a store to memory instead of a system call.
 pub const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
@@ -39,9 +48,15 @@ static SERVICES: Array<ServiceRecord, SERVICE_COUNT, MAPPED> = Array::new();
 static COUNTERS: PerCpuArray<ServiceCounters, SERVICE_COUNT> = PerCpuArray::new();
 #[btf_map]
 static CURSORS: Array<u64, SERVICE_COUNT> = Array::new();
+#[btf_map]
+static AFFINITIES: LruHashMap<AffinityKey, Affinity, AFFINITY_COUNT> = LruHashMap::new();
 /// What is remembered of a socket; see [`crate::sock_addr`].
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+#[btf_map]
+static ENDPOINTS: Array<EndpointState, ENDPOINT_COUNT, MAPPED> = Array::new();
+#[btf_map]
+static TRAFFIC: Array<Traffic, SERVICE_COUNT, MAPPED> = Array::new();
 
 /// The maps that are the same for every socket.
 pub struct Arrays;
@@ -96,6 +111,40 @@ impl Slots for Maps<'_> {
     }
 }
 
+impl Affinities for Maps<'_> {
+    type Affinity = *mut AffinityWords;
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Self::Affinity> {
+        AFFINITIES.get_ptr_mut(key).map(<*mut Affinity>::cast)
+    }
+
+    #[inline(always)]
+    fn affinity_word(&self, affinity: Self::Affinity, word: usize) -> u64 {
+        // SAFETY: `affinity` comes from a lookup in this run of the program, so it points to a value of
+        // 32 aligned bytes that stays mapped until the run ends; callers pass one of its four words.
+        // Others write it meanwhile, hence one volatile load of 8 bytes.
+        unsafe { (&raw const (*affinity)[word]).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn extend(&self, affinity: Self::Affinity, until: u64) {
+        // SAFETY: as above; one volatile store of 8 bytes.
+        unsafe { (&raw mut (*affinity)[words::AFFINITY_UNTIL]).write_volatile(until) }
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        let _refused = AFFINITIES.insert(key, affinity, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing and may be called by any program.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+}
+
 impl Tables for Maps<'_> {
     type Element = *const FrontendWords;
 
@@ -146,8 +195,34 @@ pub fn counters(service: u32) -> Option<*mut ServiceCounters> {
     COUNTERS.get_ptr_mut(service)
 }
 
-/// Adds to a counter of this CPU. Atomic, because a program that runs for a system call can be
-/// preempted by another run of itself on the same CPU: a plain addition could take a counter back.
+/// What is counted of a service's connections. `None` if there is no such service.
+#[inline(always)]
+pub fn traffic(service: u32) -> Option<*mut Traffic> {
+    TRAFFIC.get_ptr_mut(service)
+}
+
+/// What is counted of the endpoint with this number. `None` if it has none.
+#[inline(always)]
+pub fn endpoint(number: u32) -> Option<*mut EndpointState> {
+    if number == EndpointSlot::NO_STATE { None } else { ENDPOINTS.get_ptr_mut(number) }
+}
+
+/// What is remembered of `socket`; null if nothing is. For programs that are not given an address.
+///
+/// # Safety
+///
+/// `socket` is the socket, or the context that stands for it, of this run of the program.
+#[inline(always)]
+pub unsafe fn stored(socket: *mut c_void) -> *mut SocketState {
+    let map = (&raw const SOCKETS).cast_mut().cast();
+    // SAFETY: the map is one of socket storage and the socket valid by the contract above. Without
+    // the flag that asks for it, nothing is made.
+    unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), 0) }.cast()
+}
+
+/// Adds to a counter. Atomic, also for counters of one CPU, because a program that runs for
+/// a system call can be preempted by another run of itself there: a plain addition could take a
+/// counter back.
 ///
 /// # Safety
 ///
@@ -186,4 +261,26 @@ unsafe fn fetch_add(number: *mut u64, amount: u64) -> u64 {
         );
     }
     before
+}
+
+/// Makes `word` be `to` if it is `from`, in one step. Returns whether it was.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn exchange(word: *mut u64, from: u64, to: u64) -> bool {
+    let found: u64;
+    // SAFETY: `word` is valid and aligned by the contract above; the instruction touches those 8
+    // bytes and the register that it compares with, which it leaves as what it has found.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {to})",
+            word = in(reg) word,
+            to = in(reg) to,
+            inlateout("r0") from => found,
+            options(nostack),
+        );
+    }
+    found == from
 }

@@ -4,13 +4,14 @@
 use core::panic::PanicInfo;
 
 use aya_ebpf::helpers::bpf_set_retval;
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
+use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use holdfast_ebpf::decide::{Decision, Verdict, decide};
 use holdfast_ebpf::enrol::is_enrolled;
 use holdfast_ebpf::socket::{self, Peer};
-use holdfast_protocol::kernel::{FrontendKey, SocketState};
+use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_UDP, SocketState, phase};
 
+use crate::counting;
 use crate::enrolled::Caller;
 use crate::maps::{self, Maps};
 use crate::sock_addr::SockAddr;
@@ -49,6 +50,20 @@ pub fn hf_getpeername6(context: SockAddrContext) -> i32 {
     getpeername(&SockAddr::ipv6(&context))
 }
 
+/// What becomes of a TCP socket.
+#[sock_ops]
+pub fn hf_sock_ops(context: SockOpsContext) -> u32 {
+    counting::tcp(&context);
+    PROCEED as u32
+}
+
+/// The last descriptor of a socket is closed.
+#[cgroup_sock(sock_release)]
+pub fn hf_sock_release(context: SockContext) -> i32 {
+    counting::released(&context);
+    PROCEED
+}
+
 #[inline(always)]
 fn connect(socket: &SockAddr<'_>) -> i32 {
     let Some(protocol) = socket.governed() else {
@@ -69,15 +84,21 @@ fn connect(socket: &SockAddr<'_>) -> i32 {
             PROCEED
         }
         Verdict::Sent => {
-            socket.remember(SocketState {
+            let stored = socket.remember(SocketState {
                 original_address: address,
                 endpoint_address: decision.endpoint.address,
                 original_port_be: port_be,
                 endpoint_port_be: decision.endpoint.port_be,
                 service: decision.service,
                 generation: decision.generation,
-                reserved: 0,
+                endpoint: decision.state,
+                phase: phase::IDLE,
+                since_ns: 0,
             });
+            if protocol == PROTOCOL_UDP && !stored.is_null() {
+                // SAFETY: not null, so it is this socket's storage.
+                unsafe { counting::connected(stored) };
+            }
             socket.rename(decision.endpoint);
             PROCEED
         }

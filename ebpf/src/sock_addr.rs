@@ -7,7 +7,8 @@ use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::{Address, SocketState, mapped};
 
-use crate::maps::SOCKETS;
+use crate::counting;
+use crate::maps::{self, SOCKETS};
 
 /// A [`SocketState`] in the widest accesses that there are.
 const STATE_WORDS: usize = size_of::<SocketState>() / size_of::<u64>();
@@ -191,18 +192,23 @@ impl<'a> SockAddr<'a> {
         (!state.is_null()).then(|| unsafe { *state })
     }
 
-    /// Remembers `state` for the socket, in place of what was remembered before.
+    /// Remembers `state` for the socket, in place of what was remembered before, and returns where;
+    /// null if nowhere. What was counted for its former peer ends: a socket that may connect again is
+    /// not connected to it any more, or not for long.
     ///
     /// When the kernel has no memory for it (`net.core.optmem_max` bounds it for each socket), the
     /// connection is governed all the same: the client reaches its endpoint, and `getpeername`
-    /// then shows that endpoint instead of the address the client asked for.
+    /// then shows that endpoint instead of the address the client asked for, and nothing is counted
+    /// of what becomes of it.
     #[inline(always)]
-    pub fn remember(&self, mut state: SocketState) {
+    pub fn remember(&self, mut state: SocketState) -> *mut SocketState {
         // SAFETY: as in `remembered`. The helper copies `state` only if it makes new storage.
         let stored = unsafe { SOCKETS.get_or_insert_ptr_mut(self.context, Some(&mut state)) };
         if stored.is_null() {
-            return;
+            return stored;
         }
+        // SAFETY: not null, so it is this socket's storage.
+        unsafe { counting::leave(stored) };
         let (to, from) = (stored.cast::<StateWords>(), (&raw const state).cast::<StateWords>());
         for word in 0..STATE_WORDS {
             // SAFETY: both are of a `SocketState`, which is aligned words without padding, and the
@@ -210,12 +216,21 @@ impl<'a> SockAddr<'a> {
             // the compiler makes a call of its own that goes byte by byte.
             unsafe { (&raw mut (*to)[word]).write_volatile((*from)[word]) };
         }
+        stored
     }
 
-    /// Forgets what is remembered of the socket, if anything is.
+    /// Forgets what is remembered of the socket, if anything is, and ends what is counted for it.
     #[inline(always)]
     pub fn forget(&self) {
         let raw = self.raw();
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` with a valid socket.
+        unsafe {
+            let stored = maps::stored((*raw).__bindgen_anon_1.sk.cast());
+            if stored.is_null() {
+                return;
+            }
+            counting::leave(stored);
+        }
         // SAFETY: the kernel passes a valid `bpf_sock_addr` with a valid socket.
         let outcome = unsafe { SOCKETS.delete((*raw).__bindgen_anon_1.sk) };
         // The only failure is that there was nothing to forget.

@@ -89,7 +89,9 @@ mod tests {
             endpoint_port_be: ENDPOINT.port_be,
             service: 7,
             generation: 3,
-            reserved: 0,
+            endpoint: 9,
+            phase: 0,
+            since_ns: 0,
         }
     }
 

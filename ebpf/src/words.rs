@@ -6,11 +6,13 @@
 use core::mem::offset_of;
 
 use holdfast_protocol::kernel::{
-    Address, EndpointSlot, Frontend, SLOT_BYTES, Settings, TableHeader,
+    Address, Affinity, EndpointSlot, Frontend, SLOT_BYTES, Settings, TableHeader,
 };
 
 /// A slot of `TABLES`, word by word.
 pub type Slot = [u64; SLOT_BYTES / size_of::<u64>()];
+/// A value of `AFFINITIES`, word by word.
+pub type AffinityWords = [u64; size_of::<Affinity>() / size_of::<u64>()];
 /// A value of `FRONTENDS`, word by word.
 pub type FrontendWords = [u64; size_of::<Frontend>() / size_of::<u64>()];
 
@@ -32,8 +34,17 @@ pub const ENDPOINT_ADDRESS_HIGH: usize = 0;
 pub const ENDPOINT_ADDRESS_LOW: usize = 1;
 /// Word of an [`EndpointSlot`]: its port, its weight and its threshold.
 pub const ENDPOINT_PORT: usize = 2;
-/// Word of an [`EndpointSlot`]: its alias.
+/// Word of an [`EndpointSlot`]: its alias and its number in `ENDPOINTS`.
 pub const ENDPOINT_ALIAS: usize = 3;
+
+/// Word of an [`Affinity`]: the first half of its address.
+pub const AFFINITY_ADDRESS_HIGH: usize = 0;
+/// Word of an [`Affinity`]: the second half of its address.
+pub const AFFINITY_ADDRESS_LOW: usize = 1;
+/// Word of an [`Affinity`]: its port and its row.
+pub const AFFINITY_PORT: usize = 2;
+/// Word of an [`Affinity`]: until when it counts.
+pub const AFFINITY_UNTIL: usize = 3;
 
 // In a little-endian word the field with the lower offset is the lower half.
 const _: () = {
@@ -47,8 +58,11 @@ const _: () = {
     assert!(offset_of!(TableHeader, settings) == 16 && offset_of!(TableHeader, lookup) == 20);
     assert!(offset_of!(Settings, affinity_ms) == 24 && offset_of!(Settings, rate_by) == 28);
     assert!(offset_of!(Settings, affinity_by) == 29 && offset_of!(Settings, hash_by) == 30);
+    assert!(offset_of!(Affinity, address) == 0 && offset_of!(Affinity, port_be) == 16);
+    assert!(offset_of!(Affinity, row) == 20 && offset_of!(Affinity, until) == 24);
     assert!(offset_of!(EndpointSlot, address) == 0 && offset_of!(EndpointSlot, port_be) == 16);
     assert!(offset_of!(EndpointSlot, threshold) == 20 && offset_of!(EndpointSlot, alias) == 24);
+    assert!(offset_of!(EndpointSlot, state) == 28);
 };
 
 /// The field at the lower offset of a word of two 32-bit fields.
@@ -95,6 +109,21 @@ pub const fn shape(word: u64) -> Shape {
         policy: (high(word) >> 16) as u8,
         features: (high(word) >> 24) as u8,
     }
+}
+
+/// Who stays with an endpoint, in the word [`SETTINGS_CLIENTS`].
+#[inline(always)]
+#[must_use]
+pub const fn affinity_by(word: u64) -> u8 {
+    (high(word) >> 8) as u8
+}
+
+/// How long a client stays with its endpoint, in nanoseconds, in the word [`SETTINGS_CLIENTS`].
+#[inline(always)]
+#[must_use]
+pub const fn affinity_ns(word: u64) -> u64 {
+    const NANOSECONDS: u64 = 1_000_000;
+    low(word) as u64 * NANOSECONDS
 }
 
 /// Whom a consistent hash is taken of, in the word [`SETTINGS_CLIENTS`].

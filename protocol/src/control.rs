@@ -307,6 +307,10 @@ pub struct ServiceRow {
     pub connections: u64,
     /// Connections refused so far.
     pub refused: u64,
+    /// What became of those that were sent to an endpoint.
+    pub traffic: TrafficRow,
+    /// Segments that closed connections sent again.
+    pub retransmits: u64,
 }
 
 /// One endpoint of one port of a service: as programmed in the kernel if it is active, else as
@@ -324,6 +328,25 @@ pub struct EndpointRow {
     /// `active`, or why it gets no new connections: `draining`, `idle` (weight 0) or `standby` (another
     /// locality, priority or family is used).
     pub state: String,
+    /// What became of the connections that were sent to it.
+    pub traffic: TrafficRow,
+}
+
+/// What became of connections, as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRow {
+    /// Those that were established so far; of datagram sockets, those that were connected.
+    pub opened: u64,
+    /// Those that are open now.
+    pub open: u64,
+    /// Attempts that have not come to anything yet.
+    pub pending: u64,
+    /// Attempts so far that never were established: refused, timed out or given up.
+    pub failed: u64,
+    /// Bytes that closed TCP connections have sent.
+    pub sent_bytes: u64,
+    /// Bytes that closed TCP connections have received.
+    pub received_bytes: u64,
 }
 
 impl Message for Request {

@@ -16,8 +16,10 @@
 //! [`HeadWord`] publishes it, together with every [`Frontend`] that begins or ends to be in force at
 //! its generation: a writer that dies at any instruction leaves the service wholly old or wholly new.
 
+pub mod endpoint;
 mod enrolment;
 mod flow;
+pub mod traffic;
 
 pub use enrolment::{EnrolledKey, EnrolmentWord, enrolled};
 pub use flow::{Flow, FlowKey, Reply};
@@ -48,16 +50,21 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// Least-recently-used hash: [`FlowKey`](super::FlowKey) to [`Reply`](super::Reply).
     pub const REPLIES: &str = "REPLIES";
-
     /// Memory-mapped array of one element: [`EnrolmentWord`](super::EnrolmentWord).
     pub const ENROLMENT: &str = "ENROLMENT";
     /// Hash: [`EnrolledKey`](super::EnrolledKey) to a number that says nothing.
     pub const ENROLLED: &str = "ENROLLED";
+    /// Least-recently-used hash: [`AffinityKey`](super::AffinityKey) to [`Affinity`](super::Affinity).
+    pub const AFFINITIES: &str = "AFFINITIES";
+    /// Memory-mapped array: endpoint number to [`EndpointState`](super::endpoint::EndpointState).
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Memory-mapped array: service number to [`Traffic`](super::traffic::Traffic).
+    pub const TRAFFIC: &str = "TRAFFIC";
 
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 14] = [
         FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS, FLOWS, REPLIES, ENROLMENT,
-        ENROLLED,
+        ENROLLED, AFFINITIES, ENDPOINTS, TRAFFIC,
     ];
 }
 
@@ -79,11 +86,26 @@ pub mod program {
     pub const RECVMSG4: &str = "hf_recvmsg4";
     /// The source of a datagram that an IPv6 socket receives.
     pub const RECVMSG6: &str = "hf_recvmsg6";
+    /// What happens to a TCP socket after `connect(2)`.
+    pub const SOCK_OPS: &str = "hf_sock_ops";
+    /// `close(2)` of the last descriptor of a socket.
+    pub const SOCK_RELEASE: &str = "hf_sock_release";
 
     /// Every program of the estate, in the order they are attached. Those that tell a client the
-    /// address it asked for come first, so that nothing is translated one way only.
-    pub const ALL: [&str; 8] =
-        [GETPEERNAME4, GETPEERNAME6, RECVMSG4, RECVMSG6, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
+    /// address it asked for come first, so that nothing is translated one way only; and nothing is
+    /// before its end can be counted.
+    pub const ALL: [&str; 10] = [
+        GETPEERNAME4,
+        GETPEERNAME6,
+        RECVMSG4,
+        RECVMSG6,
+        SOCK_OPS,
+        SOCK_RELEASE,
+        CONNECT4,
+        CONNECT6,
+        SENDMSG4,
+        SENDMSG6,
+    ];
 }
 
 /// An address in the form all maps use: 16 bytes in network order, IPv4 as IPv4-mapped IPv6
@@ -152,7 +174,7 @@ const fn mix(first: u64, second: u64, third: u64) -> u32 {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontend {
-    /// The service number: an index into `HEADS`, `SERVICES` and `COUNTERS`.
+    /// The service number: an index into `HEADS`, `SERVICES`, `COUNTERS` and `TRAFFIC`.
     pub service: u32,
     /// [`FrontendKey::tag`] of the key this value was written for.
     pub tag: u32,
@@ -431,8 +453,53 @@ pub struct SocketState {
     pub service: u32,
     /// The generation of the table the choice was made from.
     pub generation: u32,
+    /// The endpoint's number in `ENDPOINTS`, or [`EndpointSlot::NO_STATE`].
+    pub endpoint: u32,
+    /// How far the connection is: one of [`phase`].
+    pub phase: u64,
+    /// When that began, in nanoseconds of `CLOCK_MONOTONIC`; 0 before an attempt.
+    pub since_ns: u64,
+}
+
+/// How far a connection is, and so what it is counted as: [`SocketState::phase`].
+pub mod phase {
+    /// It is not counted: not begun, or over.
+    pub const IDLE: u64 = 0;
+    /// An attempt is under way, and counted as pending.
+    pub const PENDING: u64 = 1;
+    /// It is established, and counted as open.
+    pub const OPEN: u64 = 2;
+}
+
+/// A client of a service: the key of `AFFINITIES`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AffinityKey {
+    /// The service number.
+    pub service: u32,
+    /// How the client was told apart: one of [`client`].
+    pub by: u32,
+    /// What it was told apart by: an id, or an address.
+    pub client: [u64; 2],
+}
+
+/// The endpoint a client stays with: the value of `AFFINITIES`.
+///
+/// It counts only if the service's table still has that endpoint, which the programs look up each time:
+/// whatever stands here, no connection leaves the table.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// Its address.
+    pub address: Address,
+    /// Its port, in network order.
+    pub port_be: u16,
     /// Always 0.
-    pub reserved: u32,
+    pub reserved: u16,
+    /// The row it was found at last.
+    pub row: u32,
+    /// Until when the client stays with it, in nanoseconds since boot (`CLOCK_BOOTTIME`).
+    pub until: u64,
 }
 
 /// Bounds and defaults of the maps' sizes.
@@ -446,7 +513,8 @@ pub mod limit {
     /// Flows of unconnected datagram sockets that are remembered: room for the busiest resolvers and
     /// games of a node, at 216 bytes a flow in the two maps together (16 MiB with their buckets).
     pub const DEFAULT_FLOWS: u32 = 65_536;
-    /// Rows of a table that are searched for a flow's endpoint: the most endpoints a service has.
+    /// Rows of a table that are searched for the endpoint of a flow or of a client that stays: the most
+    /// endpoints a service has.
     pub const SEARCHED_ROWS: u32 = 65_536;
     /// Elements of `ENROLLED`: the longest list twice, because the next one is written beside it.
     pub const ENROLLED: u32 = 4096;
@@ -456,6 +524,28 @@ pub mod limit {
     /// How often a program looks at a list of the enrolled that is replaced meanwhile: a list changes at
     /// most once in seconds, so the second look settles it.
     pub const ENROLMENT_LOOKS: u32 = 2;
+    /// Clients that stay with an endpoint, of all services. The kernel has memory for all of them at
+    /// once, 8 MiB; with more clients those not seen for longest are forgotten.
+    pub const AFFINITIES: u32 = 65_536;
+    /// Endpoint numbers of an estate with fewer slots than that are as many as its slots.
+    pub const MIN_ENDPOINTS: u32 = 65_536;
+    /// Slots for each endpoint number, in an estate with more: an endpoint is in one table of its
+    /// service most of the time, and each number takes more memory than a slot.
+    pub const SLOTS_PER_ENDPOINT: u32 = 4;
+
+    /// How many endpoint numbers an estate with `slots` slots has.
+    #[must_use]
+    pub const fn endpoints(slots: u32) -> u32 {
+        let share = slots / SLOTS_PER_ENDPOINT;
+        if slots < MIN_ENDPOINTS {
+            slots
+        } else if share < MIN_ENDPOINTS {
+            MIN_ENDPOINTS
+        } else {
+            share
+        }
+    }
+
     /// How often a program looks again before it refuses. A writer publishes a service far less
     /// often than a program can look, so the second look practically always settles it.
     pub const LOOKS: u32 = 4;
@@ -470,9 +560,11 @@ const _: () = {
     assert!(size_of::<EndpointSlot>() == SLOT_BYTES);
     assert!(size_of::<Settings>() == SETTINGS_SLOTS as usize * SLOT_BYTES);
     assert!(LOOKUP_PER_SLOT as usize * size_of::<u32>() == SLOT_BYTES);
+    assert!(size_of::<AffinityKey>() == 24);
+    assert!(size_of::<Affinity>() == 32);
     assert!(size_of::<ServiceRecord>() == 88);
     assert!(size_of::<ServiceCounters>() == 32);
-    assert!(size_of::<SocketState>() == 48);
+    assert!(size_of::<SocketState>() == 64);
 };
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use holdfast_protocol::control::Status;
 use scene::Scene;
 
 /// The links, which are called like their programs.
-const LINKS: [&str; 8] = holdfast_protocol::kernel::program::ALL;
+const LINKS: &[&str] = &holdfast_protocol::kernel::program::ALL;
 
 impl<'a> Scene<'a> {
     fn start(lab: &'a Lab) -> Result<Self, LabError> {

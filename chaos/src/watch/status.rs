@@ -24,8 +24,9 @@ const CLOSE_LOOK: Duration = Duration::from_millis(1);
 /// writes, seldom enough to leave the supervisor alone.
 const IDLE_LOOK_US: u64 = 10_000;
 
-/// `enum bpf_attach_type` of the hooks: connect, sendmsg, recvmsg and getpeername, of IPv4 and IPv6.
-const HOOKS: [u32; 8] = [10, 11, 14, 15, 19, 20, 29, 30];
+/// `enum bpf_attach_type` of the hooks: what becomes of a TCP socket, connect, sendmsg, recvmsg and
+/// getpeername of IPv4 and IPv6, and the release of a socket.
+const HOOKS: [u32; 10] = [3, 10, 11, 14, 15, 19, 20, 29, 30, 34];
 
 /// Most complaints that are kept.
 const MOST_COMPLAINTS: usize = 100;

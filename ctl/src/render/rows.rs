@@ -17,6 +17,9 @@ pub fn services(rows: &[ServiceRow]) -> String {
         Column::text("POLICY"),
         Column::number("ENDPOINTS"),
         Column::number("CONNECTIONS"),
+        Column::number("OPEN"),
+        Column::number("PENDING"),
+        Column::number("FAILED"),
         Column::number("REFUSED"),
     ]);
     for row in rows {
@@ -28,7 +31,10 @@ pub fn services(rows: &[ServiceRow]) -> String {
             Cell::new(&row.policy),
             if none { Cell::styled(NOTABLE, 0) } else { Cell::new(row.endpoints) },
             Cell::new(row.connections),
-            if row.refused > 0 { Cell::styled(NOTABLE, row.refused) } else { Cell::new(0) },
+            Cell::new(row.traffic.open),
+            Cell::new(row.traffic.pending),
+            notable(row.traffic.failed),
+            notable(row.refused),
         ]);
     }
     table.render()
@@ -36,6 +42,10 @@ pub fn services(rows: &[ServiceRow]) -> String {
 
 /// The state of an endpoint that gets connections.
 const ACTIVE: &str = "active";
+/// A count that is best 0.
+fn notable(count: u64) -> Cell {
+    if count > 0 { Cell::styled(NOTABLE, count) } else { Cell::new(0) }
+}
 
 /// One line for each endpoint of a port.
 pub fn endpoints(rows: &[EndpointRow]) -> String {
@@ -48,6 +58,12 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
         Column::text("ENDPOINT"),
         Column::number("WEIGHT"),
         Column::text("STATE"),
+        Column::number("OPENED"),
+        Column::number("OPEN"),
+        Column::number("PENDING"),
+        Column::number("FAILED"),
+        Column::number("SENT"),
+        Column::number("RECEIVED"),
     ]);
     for row in rows {
         table.push([
@@ -56,6 +72,12 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
             Cell::new(&row.endpoint),
             Cell::new(row.weight),
             if row.state == ACTIVE { Cell::new(ACTIVE) } else { Cell::styled(NOTABLE, &row.state) },
+            Cell::new(row.traffic.opened),
+            Cell::new(row.traffic.open),
+            Cell::new(row.traffic.pending),
+            notable(row.traffic.failed),
+            Cell::new(row.traffic.sent_bytes),
+            Cell::new(row.traffic.received_bytes),
         ]);
     }
     table.render()
@@ -93,7 +115,18 @@ pub fn links(links: &[LinkStatus]) -> String {
 mod tests {
     use anstream::adapter::strip_str;
 
+    use holdfast_protocol::control::TrafficRow;
+
     use super::*;
+
+    const TRAFFIC: TrafficRow = TrafficRow {
+        opened: 11,
+        open: 4,
+        pending: 1,
+        failed: 0,
+        sent_bytes: 5000,
+        received_bytes: 70,
+    };
 
     #[test]
     fn services_line_up() {
@@ -107,14 +140,16 @@ mod tests {
             endpoints,
             connections: 12,
             refused,
+            traffic: TRAFFIC,
+            retransmits: 0,
         };
         let text = services(&[row("web", 2, 0), row("longer-name", 0, 3)]);
         assert_eq!(
             strip_str(&text).to_string(),
             "\
-SERVICE      PORT         ADDRESSES              POLICY  ENDPOINTS  CONNECTIONS  REFUSED
-web          http 80/tcp  127.96.0.10, fd96::10  random          2           12        0
-longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12        3
+SERVICE      PORT         ADDRESSES              POLICY  ENDPOINTS  CONNECTIONS  OPEN  PENDING  FAILED  REFUSED
+web          http 80/tcp  127.96.0.10, fd96::10  random          2           12     4        1       0        0
+longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12     4        1       0        3
 "
         );
         assert!(text.contains(&super::super::paint(NOTABLE, "3")), "{text:?}");
@@ -152,14 +187,15 @@ hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs
             endpoint: "127.0.0.1:18080".to_owned(),
             weight,
             state: state.to_owned(),
+            traffic: TRAFFIC,
         };
         let text = endpoints(&[row(10_000, "active"), row(1, "draining")]);
         assert_eq!(
             strip_str(&text).to_string(),
             "\
-SERVICE  PORT  ENDPOINT         WEIGHT  STATE
-web      http  127.0.0.1:18080   10000  active
-web      http  127.0.0.1:18080       1  draining
+SERVICE  PORT  ENDPOINT         WEIGHT  STATE     OPENED  OPEN  PENDING  FAILED  SENT  RECEIVED
+web      http  127.0.0.1:18080   10000  active        11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  draining      11     4        1       0  5000        70
 "
         );
         assert!(text.contains(&super::super::paint(NOTABLE, "draining")), "{text:?}");

@@ -3,7 +3,7 @@
 use holdfast_protocol::control::{
     ConfigStatus, DriftStatus, EndpointRow, LinkStatus, Replacements, Request, Response,
     ServiceRow, SnapshotStatus, StandbyStatus, Status, SupervisorStatus, Takeover, Takeovers,
-    WorkerAnswer, WorkerQuery, WorkerStatus,
+    TrafficRow, WorkerAnswer, WorkerQuery, WorkerStatus,
 };
 use holdfast_protocol::handover::{
     ConfigReport, ConfigState, FromChild, History, Occasion, Offer, Origin, SetAside, ToChild,
@@ -112,6 +112,8 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
                     endpoints: 2,
                     connections: 1000,
                     refused: 1,
+                    traffic: traffic(),
+                    retransmits: 70_000,
                 }],
                 next: Some(500),
             },
@@ -125,12 +127,24 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
                     endpoint: "127.0.0.1:18080".into(),
                     weight: 10_000,
                     state: "active".into(),
+                    traffic: traffic(),
                 }],
                 next: None,
             },
         ),
         ("failed", WorkerAnswer::Failed { reason: "no".into() }),
     ]
+}
+
+fn traffic() -> TrafficRow {
+    TrafficRow {
+        opened: 900,
+        open: 20,
+        pending: 3,
+        failed: 77,
+        sent_bytes: 1 << 40,
+        received_bytes: 1 << 20,
+    }
 }
 
 fn offer() -> Offer {

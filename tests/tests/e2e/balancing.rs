@@ -28,7 +28,7 @@ pub fn service(balancing: &str) -> Service {
     Service::tcp("web", v4).at(v6.ip()).balanced(balancing)
 }
 
-fn backends(names: &[&str]) -> Result<Vec<Backend>, Box<dyn Error>> {
+pub fn backends(names: &[&str]) -> Result<Vec<Backend>, Box<dyn Error>> {
     Ok(names.iter().map(|name| Backend::tcp(name)).collect::<Result<_, _>>()?)
 }
 
@@ -48,7 +48,7 @@ pub fn reached(address: SocketAddr, names: &[&str]) -> String {
 }
 
 /// Kills the worker, and waits until the next one may write.
-fn replace_worker(supervisor: &mut Supervisor) -> TestResult {
+pub fn replace_worker(supervisor: &mut Supervisor) -> TestResult {
     let epoch = supervisor.status()?.epoch;
     let workers = supervisor.workers();
     assert!(!workers.is_empty() && workers.iter().all(|pid| supervisor.kill_worker(*pid)));
@@ -81,7 +81,7 @@ fn round_robin_goes_on_where_it_was_whatever_happens_to_workers() {
 }
 
 /// The backend that a connection from `source` to `address` reaches.
-fn reached_from(source: SocketAddr, address: SocketAddr) -> Result<String, Box<dyn Error>> {
+pub fn reached_from(source: SocketAddr, address: SocketAddr) -> Result<String, Box<dyn Error>> {
     let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;

@@ -2,7 +2,8 @@
 //!
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
-//! - [`balancing`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
+//! - [`balancing`], [`affinity`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
+//! - [`counts`]: what becomes of a connection is counted, and nothing else.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
@@ -14,13 +15,16 @@
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
-//! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see.
+//! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see. [`cost`]: what it costs.
 
+mod affinity;
 mod balancing;
 mod capabilities;
 mod commands;
 mod configuration;
 mod control_group;
+mod cost;
+mod counts;
 mod datagrams;
 mod ends;
 mod enrolment;

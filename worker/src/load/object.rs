@@ -71,8 +71,11 @@ impl Sizes {
         match name {
             // Larger than any kernel accepts is refused by the kernel, by name.
             map::FRONTENDS => Some(self.services.saturating_mul(limit::FRONTENDS_PER_SERVICE)),
-            map::HEADS | map::SERVICES | map::COUNTERS | map::CURSORS => Some(self.services),
+            map::HEADS | map::SERVICES | map::COUNTERS | map::CURSORS | map::TRAFFIC => {
+                Some(self.services)
+            }
             map::TABLES => Some(self.slots),
+            map::ENDPOINTS => Some(limit::endpoints(self.slots)),
             map::FLOWS | map::REPLIES => Some(self.flows),
             _ => None,
         }
@@ -299,7 +302,10 @@ mod tests {
         let frontends = 10 * limit::FRONTENDS_PER_SERVICE;
         let of_services = [Some(frontends), Some(10), Some(70), Some(10), Some(10)];
         assert_eq!(entries[..5], of_services);
-        assert_eq!(entries[5..], [None, Some(10), Some(30), Some(30), None, None]);
+        assert_eq!(entries[5..10], [None, Some(10), Some(30), Some(30), None]);
+        assert_eq!(entries[10..], [None, None, Some(70), Some(10)]);
+        let sized = |slots| Sizes { services: 1, slots, flows: 1 }.entries(map::ENDPOINTS);
+        assert_eq!([65_537, 1 << 20].map(sized), [Some(65_536), Some(1 << 18)]);
         let huge = Sizes { services: u32::MAX, slots: 1, flows: 1 };
         assert_eq!(huge.entries(map::FRONTENDS), Some(u32::MAX));
     }

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use holdfast_config::{Config, Endpoint};
-use holdfast_protocol::kernel::{Address, EndpointSlot};
+use holdfast_config::{Config, Endpoint, Port};
+use holdfast_protocol::kernel::EndpointSlot;
 
 use super::compile::{kernel_address, padded, protocol};
 use super::tables::desired::Desired;
@@ -31,36 +31,24 @@ const IDLE: &str = "idle";
 /// One that would be used if those of another locality, priority or family were not.
 const STANDBY: &str = "standby";
 
-/// A service's name, its port, and an endpoint's address and port: what tells endpoints apart.
-type Place = ([u8; 64], (u16, u8), Address, u16);
-
-/// The endpoints of `config` that `desired`, which was made of it, does not have.
+/// The endpoints of `config` that `desired`, which was made of it in the same order, does not have.
 #[must_use]
 pub fn aside(config: &Config, desired: &Desired) -> Vec<Aside> {
-    let key =
-        |service: &[u8; 64], port, address, endpoint_port| (*service, port, address, endpoint_port);
-    let used: HashSet<Place> = desired
-        .services
-        .iter()
-        .flat_map(|service| {
-            let record = &service.record;
-            let port = (record.port_be, record.protocol);
-            let slots = service.table.endpoints.iter();
-            slots.map(move |slot| key(&record.service, port, slot.address, slot.port_be))
-        })
-        .collect();
+    let mut rest = desired.services.iter().peekable();
     let mut aside = Vec::new();
     for service in &config.services {
         let name = padded(&service.name);
+        let mut used = HashSet::new();
+        while let Some(own) = rest.next_if(|own| own.record.service == name) {
+            let port = (own.record.port_be, own.record.protocol);
+            let slots = own.table.endpoints.iter();
+            used.extend(slots.map(|slot| (port, slot.address, slot.port_be)));
+        }
         for port in &service.ports {
             let number = (port.port.get().to_be(), protocol(port.protocol));
             for endpoint in &service.endpoints {
-                let address = kernel_address(endpoint.address);
-                let port_be = endpoint.port.unwrap_or(port.target_port).get().to_be();
-                if !used.contains(&key(&name, number, address, port_be)) {
-                    let weight = endpoint.weight;
-                    let (threshold, alias, state) = (0, 0, EndpointSlot::NO_STATE);
-                    let slot = EndpointSlot { address, port_be, weight, threshold, alias, state };
+                let slot = slot(endpoint, port);
+                if !used.contains(&(number, slot.address, slot.port_be)) {
                     let state = state_of(endpoint);
                     aside.push(Aside { service: name, port: number, endpoint: slot, state });
                 }
@@ -70,6 +58,18 @@ pub fn aside(config: &Config, desired: &Desired) -> Vec<Aside> {
     aside
 }
 
+/// `endpoint` as a table of `port` would have it.
+fn slot(endpoint: &Endpoint, port: &Port) -> EndpointSlot {
+    EndpointSlot {
+        address: kernel_address(endpoint.address),
+        port_be: endpoint.port.unwrap_or(port.target_port).get().to_be(),
+        weight: endpoint.weight,
+        threshold: 0,
+        alias: 0,
+        state: EndpointSlot::NO_STATE,
+    }
+}
+
 const fn state_of(endpoint: &Endpoint) -> &'static str {
     if endpoint.draining {
         DRAINING
@@ -77,5 +77,42 @@ const fn state_of(endpoint: &Endpoint) -> &'static str {
         IDLE
     } else {
         STANDBY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_config::{Sources, parse};
+
+    use super::*;
+    use crate::serve::compile::compile;
+
+    #[test]
+    fn each_endpoint_that_no_table_has_is_listed_with_the_reason() {
+        let text = "services:
+- { name: whole, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }], endpoints: [{ address: 127.0.0.1 }] }
+- name: a
+  addresses: [127.96.0.2, 'fd96::2']
+  ports: [{ name: p, port: 1, target_port: 7 }, { name: q, port: 2 }]
+  load_balancing: { locality: { mode: failover } }
+  endpoints:
+  - { address: 127.0.0.1, priority: 0 }
+  - { address: 127.0.0.2, priority: 0, draining: true, weight: 0 }
+  - { address: 127.0.0.3, priority: 0, weight: 0 }
+  - { address: 127.0.0.4, priority: 0 }
+  - { address: 127.0.0.5, priority: 0 }
+  - { address: 127.0.0.6, priority: 0 }
+  - { address: 127.0.0.7, priority: 0 }
+  - { address: 127.0.0.8, priority: 1 }
+";
+        let config = parse(&Sources::single("test.yaml", text)).expect("a valid configuration");
+        let aside = aside(&config, &compile(&config));
+        let seen = |it: &Aside| {
+            let host = it.endpoint.address[3].to_ne_bytes()[3];
+            (u16::from_be(it.port.0), host, u16::from_be(it.endpoint.port_be), it.state)
+        };
+        let listed: Vec<_> = aside.iter().map(seen).collect();
+        let of = |port, to| [(port, 2, to, DRAINING), (port, 3, to, IDLE), (port, 8, to, STANDBY)];
+        assert_eq!(listed, [of(1, 7), of(2, 2)].concat());
     }
 }

@@ -73,33 +73,45 @@ fn count(items: usize) -> u32 {
 pub fn compile(config: &Config) -> Desired {
     let mut services = Vec::with_capacity(config.services.len());
     for service in &config.services {
+        let side = |family| Side::of(service, config.node.as_ref(), family);
+        let sides: Vec<Side<'_>> =
+            [Family::Ipv4, Family::Ipv6].into_iter().filter_map(side).collect();
         for port in &service.ports {
-            for family in [Family::Ipv4, Family::Ipv6] {
-                services.extend(compile_port(service, config.node.as_ref(), port, family));
-            }
+            services.extend(sides.iter().map(|side| compile_port(service, port, side)));
         }
     }
     Desired { services }
 }
 
-/// One port of `service` in one family, if the service has an address of that family.
-fn compile_port(
-    service: &Service,
-    node: Option<&Locality>,
-    port: &Port,
+/// What the ports of a service have in common in one address family. A lookup table takes milliseconds
+/// to make, and a service may have hundreds of ports.
+struct Side<'a> {
     family: Family,
-) -> Option<DesiredService> {
-    let of_family = |address: &&IpAddr| {
-        if address.is_ipv4() { family == Family::Ipv4 } else { family == Family::Ipv6 }
-    };
-    // All addresses of a family have the same endpoints, so any of them answers for all.
-    let representative = service.addresses.iter().find(of_family)?;
-    let keys = service.addresses.iter().filter(of_family);
-    Some(DesiredService {
-        record: record(service, port, family),
-        keys: keys.map(|address| key(*address, port)).collect(),
-        table: table(service, node, port, *representative),
-    })
+    addresses: Vec<IpAddr>,
+    chosen: Vec<Chosen<'a>>,
+    spread: Spread,
+}
+
+impl<'a> Side<'a> {
+    /// That of `service` in `family`, if it has an address of that family.
+    fn of(service: &'a Service, node: Option<&Locality>, family: Family) -> Option<Self> {
+        let of_family = |address: &&IpAddr| address.is_ipv4() == (family == Family::Ipv4);
+        let addresses: Vec<IpAddr> = service.addresses.iter().filter(of_family).copied().collect();
+        // All addresses of a family have the same endpoints, so any of them answers for all.
+        let candidates: Vec<&Endpoint> = service.candidates_for(*addresses.first()?).collect();
+        let chosen = chosen(service, node, &candidates);
+        let spread = spread(service, &chosen);
+        Some(Self { family, addresses, chosen, spread })
+    }
+}
+
+/// One port of `service` in one family.
+fn compile_port(service: &Service, port: &Port, side: &Side<'_>) -> DesiredService {
+    DesiredService {
+        record: record(service, port, side.family),
+        keys: side.addresses.iter().map(|address| key(*address, port)).collect(),
+        table: table(service, port, side),
+    }
 }
 
 fn record(service: &Service, port: &Port, family: Family) -> ServiceRecord {
@@ -122,10 +134,8 @@ fn key(address: IpAddr, port: &Port) -> FrontendKey {
     }
 }
 
-fn table(service: &Service, node: Option<&Locality>, port: &Port, frontend: IpAddr) -> Table {
-    let candidates: Vec<&Endpoint> = service.candidates_for(frontend).collect();
-    let chosen = chosen(service, node, &candidates);
-    let Spread { policy, rows, lookup, settings } = spread(service, &chosen);
+fn table(service: &Service, port: &Port, side: &Side<'_>) -> Table {
+    let Spread { policy, rows, lookup, features, settings } = &side.spread;
     let slot = |(Chosen { endpoint, .. }, row): (&Chosen<'_>, &Row)| EndpointSlot {
         address: kernel_address(endpoint.address),
         port_be: endpoint.port.unwrap_or(port.target_port).get().to_be(),
@@ -135,12 +145,12 @@ fn table(service: &Service, node: Option<&Locality>, port: &Port, frontend: IpAd
         state: EndpointSlot::NO_STATE,
     };
     Table {
-        policy,
+        policy: *policy,
         no_endpoint_errno: errno(service.no_endpoint),
-        endpoints: chosen.iter().zip(&rows).map(slot).collect(),
-        lookup,
-        settings,
-        ..Table::default()
+        endpoints: side.chosen.iter().zip(rows).map(slot).collect(),
+        lookup: lookup.clone(),
+        features: *features,
+        settings: *settings,
     }
 }
 
@@ -188,7 +198,7 @@ pub fn padded<const BYTES: usize>(name: &str) -> [u8; BYTES] {
 #[cfg(test)]
 mod tests {
     use holdfast_config::{Sources, parse};
-    use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, client, policy};
+    use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, client, feature, policy};
 
     use super::*;
     use crate::serve::tables::desired::Label;
@@ -317,6 +327,24 @@ services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }], no
         );
         let table = &desired.services[0].table;
         assert_eq!((table.endpoints.len(), table.no_endpoint_errno), (0, 1));
+    }
+
+    #[test]
+    fn affinity_is_a_feature_with_settings() {
+        let text = |policy| {
+            format!(
+            "services: [{{ name: a, addresses: [127.96.0.1], ports: [{{ name: p, port: 1 }}],
+               load_balancing: {{ policy: {policy}, affinity: {{ by: network_namespace, for: 2m }} }},
+               endpoints: [{{ address: 127.0.0.1 }}] }}]"
+        )
+        };
+        for policy in ["random", "weighted", "round_robin", "maglev"] {
+            let table = desired(&text(policy)).services.remove(0).table;
+            let settings = table.settings.expect("settings");
+            assert_eq!(table.features, feature::AFFINITY);
+            assert_eq!(settings.affinity_by, client::NETWORK_NAMESPACE);
+            assert_eq!((settings.affinity_ms, settings.hash_by), (120_000, client::CGROUP));
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! - [`conversation`], [`offer`]: what the supervisor says, and the estate it hands over.
 //! - [`source`]: noticing that the configuration has changed, and reading it. [`snapshot`]: the last
 //!   one that proved itself.
-//! - [`compile`], [`alias`]: from the configuration to what the tables should say. Pure.
+//! - [`compile`]: from the configuration to what the tables should say. [`locality`]: what each endpoint
+//!   gets. [`spread`], [`alias`], [`maglev`]: how the kernel chooses so. [`aside`]: who gets nothing. Pure.
 //! - [`tables`]: what the tables say, and the safe way from one to the other.
 //! - [`session`], [`grace`]: shadow, granted, released, and what is done in each.
 //! - [`report`], [`queries`], [`rows`]: what the supervisor and `holdfastctl` are told.

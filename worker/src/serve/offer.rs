@@ -28,6 +28,10 @@ pub struct EstateMaps {
     pub enrolment: OwnedFd,
     /// `ENROLLED`.
     pub enrolled: OwnedFd,
+    /// `ENDPOINTS`.
+    pub endpoints: OwnedFd,
+    /// `TRAFFIC`.
+    pub traffic: OwnedFd,
 }
 
 /// Why an offer is not the estate.
@@ -130,6 +134,8 @@ impl Gathering {
             counters: self.pick(map::COUNTERS)?,
             enrolment: self.pick(map::ENROLMENT)?,
             enrolled: self.pick(map::ENROLLED)?,
+            endpoints: self.pick(map::ENDPOINTS)?,
+            traffic: self.pick(map::TRAFFIC)?,
         })
     }
 

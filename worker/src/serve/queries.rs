@@ -56,7 +56,7 @@ impl Queries {
         };
         let answer = match query {
             WorkerQuery::Services { .. } => snapshot.services(offset, maps)?,
-            WorkerQuery::Endpoints { .. } => snapshot.endpoints(offset),
+            WorkerQuery::Endpoints { .. } => snapshot.endpoints(offset, maps),
         };
         if let WorkerAnswer::Services { next: Some(_), .. }
         | WorkerAnswer::Endpoints { next: Some(_), .. } = answer

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use holdfast_bpf::BpfError;
-use holdfast_protocol::control::{EndpointRow, ServiceRow, WorkerAnswer};
+use holdfast_protocol::control::{EndpointRow, ServiceRow, TrafficRow, WorkerAnswer};
 use holdfast_protocol::handover::MAX_RELAY_BYTES;
+use holdfast_protocol::kernel::endpoint::Live;
 use holdfast_protocol::kernel::{Address, EndpointSlot, ServiceRecord, is_mapped, policy};
 
 use super::aside::ACTIVE;
@@ -20,7 +21,7 @@ const PAGE_BYTES: usize = MAX_RELAY_BYTES - 1024;
 
 /// Bytes a row takes at most beside its texts: lengths and numbers in a variable-length encoding of
 /// at most 10 bytes each.
-const ROW_BYTES: usize = 100;
+const ROW_BYTES: usize = 180;
 
 /// Bytes a text takes at most beside its characters.
 const TEXT_BYTES: usize = 10;
@@ -39,8 +40,17 @@ struct Port {
     numbers: Vec<u32>,
     addresses: Vec<Address>,
     policy: u8,
-    /// Those of both families, each once, with their states.
-    endpoints: Vec<(EndpointSlot, &'static str)>,
+    /// Those of both families, each once.
+    endpoints: Vec<Counted>,
+}
+
+/// An endpoint, whether it is used, and the numbers that what is known of it is under: one for each
+/// family.
+#[derive(Clone, Debug)]
+struct Counted {
+    slot: EndpointSlot,
+    state: &'static str,
+    numbers: Vec<u32>,
 }
 
 impl Snapshot {
@@ -78,7 +88,8 @@ impl Snapshot {
         }
         for aside in compiled.iter().flat_map(|it| &it.aside) {
             if let Some(at) = by_port.get(&(aside.service, aside.port)) {
-                ports[*at].endpoints.push((aside.endpoint, aside.state));
+                let (slot, state, numbers) = (aside.endpoint, aside.state, Vec::new());
+                ports[*at].endpoints.push(Counted { slot, state, numbers });
             }
         }
         ports.iter_mut().for_each(Port::sort);
@@ -108,14 +119,14 @@ impl Snapshot {
 
     /// The page of endpoints that starts at `offset`.
     #[must_use]
-    pub fn endpoints(&self, offset: u32) -> WorkerAnswer {
+    pub fn endpoints(&self, offset: u32, counters: &impl Counters) -> WorkerAnswer {
         let mut page = Page::from(offset);
         let all = self
             .ports
             .iter()
             .flat_map(|port| port.endpoints.iter().map(move |endpoint| (port, endpoint)));
         for (port, endpoint) in all.skip(offset as usize) {
-            if !page.push(port.endpoint_row(endpoint), endpoint_bytes) {
+            if !page.push(port.endpoint_row(endpoint, counters), endpoint_bytes) {
                 break;
             }
         }
@@ -135,24 +146,47 @@ impl Port {
         self.numbers.push(service.number);
         if let Some(table) = &service.table {
             self.policy = table.policy;
-            self.endpoints.extend(table.endpoints.iter().map(|endpoint| (*endpoint, ACTIVE)));
+            let counted = |(slot, number): (&EndpointSlot, &u32)| Counted {
+                slot: *slot,
+                state: ACTIVE,
+                numbers: Vec::from_iter((*number != EndpointSlot::NO_STATE).then_some(*number)),
+            };
+            self.endpoints.extend(table.endpoints.iter().zip(&service.states).map(counted));
         }
     }
 
-    /// Sorts the addresses, and keeps the first of each endpoint: an IPv6 frontend may use the same
-    /// ones as an IPv4 frontend.
+    /// Sorts the addresses, and makes one of each endpoint: an IPv6 frontend may use the same ones as
+    /// an IPv4 frontend.
     fn sort(&mut self) {
         self.addresses.sort_by_key(|address| ip(*address));
-        let mut seen = std::collections::HashSet::new();
-        self.endpoints.retain(|(endpoint, _)| seen.insert((endpoint.address, endpoint.port_be)));
+        let mut places = HashMap::new();
+        let mut endpoints: Vec<Counted> = Vec::with_capacity(self.endpoints.len());
+        for counted in std::mem::take(&mut self.endpoints) {
+            let slot = &counted.slot;
+            let place = *places.entry((slot.address, slot.port_be)).or_insert(endpoints.len());
+            match endpoints.get_mut(place) {
+                Some(first) => first.numbers.extend(counted.numbers),
+                None => endpoints.push(counted),
+            }
+        }
+        self.endpoints = endpoints;
     }
 
     fn service_row(&self, counters: &impl Counters) -> Result<ServiceRow, BpfError> {
-        let (mut connections, mut refused) = (0, 0);
+        let (mut connections, mut refused, mut retransmits) = (0, 0, 0);
+        let mut traffic = TrafficRow::default();
         for number in &self.numbers {
             let counted = counters.counters(*number)?;
             connections += counted.connections;
             refused += counted.refused + counted.unsettled;
+            let counted = counters.traffic(*number);
+            retransmits += counted.retransmits;
+            traffic.opened += counted.established;
+            traffic.open += u64::from(Live(counted.live).open());
+            traffic.pending += u64::from(Live(counted.live).pending());
+            traffic.failed += counted.failed;
+            traffic.sent_bytes += counted.sent;
+            traffic.received_bytes += counted.received;
         }
         Ok(ServiceRow {
             service: name(&self.record.service),
@@ -164,22 +198,36 @@ impl Port {
             endpoints: u32::try_from(self.active()).unwrap_or(u32::MAX),
             connections,
             refused,
+            traffic,
+            retransmits,
         })
     }
 
     /// How many endpoints get connections.
     fn active(&self) -> usize {
-        self.endpoints.iter().filter(|(_, state)| *state == ACTIVE).count()
+        self.endpoints.iter().filter(|endpoint| endpoint.state == ACTIVE).count()
     }
 
-    fn endpoint_row(&self, (endpoint, state): &(EndpointSlot, &'static str)) -> EndpointRow {
-        let address = SocketAddr::new(ip(endpoint.address), u16::from_be(endpoint.port_be));
+    fn endpoint_row(&self, endpoint: &Counted, counters: &impl Counters) -> EndpointRow {
+        let Counted { slot, state, numbers } = endpoint;
+        let address = SocketAddr::new(ip(slot.address), u16::from_be(slot.port_be));
+        let mut traffic = TrafficRow::default();
+        for number in numbers {
+            let counted = counters.endpoint_state(*number);
+            traffic.opened += counted.established;
+            traffic.open += u64::from(Live(counted.live).open());
+            traffic.pending += u64::from(Live(counted.live).pending());
+            traffic.failed += counted.failed;
+            traffic.sent_bytes += counted.sent;
+            traffic.received_bytes += counted.received;
+        }
         EndpointRow {
             service: name(&self.record.service),
             port_name: name(&self.record.port_name),
             endpoint: address.to_string(),
-            weight: endpoint.weight,
+            weight: slot.weight,
             state: (*state).to_owned(),
+            traffic,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How the endpoints of one table are chosen: its policy, and what that policy is looked up in. Pure.
 
 use holdfast_config::{ClientBy, Endpoint, Locality, Policy, Service};
-use holdfast_protocol::kernel::{Settings, client, policy};
+use holdfast_protocol::kernel::{Settings, client, feature, policy};
 
 use super::alias::{self, Row};
 use super::locality::{self, Standing};
@@ -16,7 +16,9 @@ pub struct Spread {
     pub rows: Vec<Row>,
     /// Indices of endpoints, under [`policy::MAGLEV`].
     pub lookup: Vec<u32>,
-    /// What the policy is told beside that.
+    /// Some of [`feature`].
+    pub features: u8,
+    /// What policy and features are told beside that.
     pub settings: Option<Settings>,
 }
 
@@ -64,11 +66,17 @@ pub fn chosen<'a>(
 /// How connections to `service` are spread over `chosen`.
 #[must_use]
 pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
+    let affinity = service.balancing.affinity.map(|affinity| Settings {
+        affinity_by: client(affinity.by),
+        affinity_ms: u32::try_from(affinity.duration.as_millis()).expect("it is at most 7 days"),
+        ..Settings::NONE
+    });
     let full = |policy| Spread {
         policy,
         rows: (0..).take(chosen.len()).map(Row::full).collect(),
         lookup: Vec::new(),
-        settings: None,
+        features: if affinity.is_some() { feature::AFFINITY } else { 0 },
+        settings: affinity,
     };
     let is_even = chosen.windows(2).all(|pair| pair[0].share == pair[1].share);
     match service.policy {
@@ -83,7 +91,7 @@ pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
             lookup: lookup(service, chosen),
             settings: Some(Settings {
                 hash_by: client(service.balancing.hash_by),
-                ..Settings::NONE
+                ..affinity.unwrap_or(Settings::NONE)
             }),
             ..full(policy::MAGLEV)
         },

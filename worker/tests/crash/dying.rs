@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use holdfast_bpf::BpfError;
 use holdfast_protocol::kernel::{
     EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, PORT_NAME_BYTES,
-    SERVICE_NAME_BYTES, SLOT_BYTES, ServiceRecord,
+    SERVICE_NAME_BYTES, SLOT_BYTES, ServiceRecord, endpoint::EndpointState,
 };
 use holdfast_worker::serve::grace;
 use holdfast_worker::serve::tables::apply::Application;
@@ -30,6 +30,9 @@ use crate::handed::Handed;
 const WORD: usize = size_of::<u64>();
 const SLOT_WORDS: usize = SLOT_BYTES / WORD;
 const RECORD_WORDS: usize = size_of::<ServiceRecord>() / WORD;
+
+/// Words that say whose number one of `ENDPOINTS` is; what is counted follows them.
+const IDENTITY_WORDS: usize = EndpointState::LIVE_WORD;
 
 /// What a child ends with when it has done everything, and when it panicked.
 const FINISHED: i32 = 0;
@@ -59,6 +62,7 @@ pub fn words(operations: &[Operation], desired: &Desired) -> usize {
             desired.services[*service].table.slots() as usize * SLOT_WORDS
         }
         Operation::WriteRecord { .. } => RECORD_WORDS,
+        Operation::NumberEndpoint { .. } => IDENTITY_WORDS,
         _ => 1,
     };
     operations.iter().map(of).sum()
@@ -163,6 +167,16 @@ impl Writer for Dying {
 
     fn zero_counters(&mut self, number: u32) -> Result<(), BpfError> {
         self.step(|maps| maps.zero_counters(number))
+    }
+
+    fn write_endpoint(&mut self, state: u32, endpoint: EndpointState) {
+        self.spend(IDENTITY_WORDS, |maps, words| {
+            let whole = words == IDENTITY_WORDS;
+            let mut mixed = if whole { endpoint } else { maps.endpoint(state) };
+            let written = (words * WORD / size_of::<u32>()).min(mixed.address.len());
+            mixed.address[..written].copy_from_slice(&endpoint.address[..written]);
+            maps.write_endpoint(state, mixed);
+        });
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {

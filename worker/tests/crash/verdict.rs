@@ -1,6 +1,7 @@
 //! What the maps say, as connections would find it: whole or torn, exact or with something left over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use holdfast_protocol::kernel::{Frontend, FrontendKey, ServiceRecord};
 use holdfast_worker::serve::tables::desired::{Desired, DesiredService, Label, Table};
@@ -133,8 +134,22 @@ impl Meaning {
     }
 }
 
-/// What can be given to nobody although nobody has it: each slot and each number is in use or free.
+/// How long a number that nobody has may wait for its last connection to end.
+const LAST_CONNECTIONS: Duration = Duration::from_secs(2);
+
+/// What can be given to nobody although nobody has it: each slot and each number is in use or free,
+/// once the connections of what is gone have ended.
 pub fn leaks(estate: &Handed) -> Vec<String> {
+    let deadline = Instant::now() + LAST_CONNECTIONS;
+    loop {
+        let leaks = leaks_now(estate);
+        if leaks.is_empty() || Instant::now() > deadline {
+            return leaks;
+        }
+    }
+}
+
+fn leaks_now(estate: &Handed) -> Vec<String> {
     let (maps, observed) = (estate.shadow(), estate.observed());
     let mut rest = Rest::default();
     rest.end();
@@ -149,6 +164,14 @@ pub fn leaks(estate: &Handed) -> Vec<String> {
     let (published, numbers) = (observed.services.len(), observed.capacity.services as usize);
     if published + free_numbers != numbers {
         leaks.push(format!("{published} numbers used and {free_numbers} free of {numbers}"));
+    }
+    let named: BTreeSet<u32> =
+        observed.services.iter().flat_map(|service| service.states.clone()).collect();
+    let free = std::iter::from_fn(|| space.take_endpoint()).count();
+    // The first is no endpoint's.
+    let (named, numbers) = (named.len(), observed.capacity.endpoints as usize - 1);
+    if named + free != numbers {
+        leaks.push(format!("{named} endpoints numbered and {free} numbers free of {numbers}"));
     }
     leaks
 }

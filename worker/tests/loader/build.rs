@@ -51,6 +51,8 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::FLOWS | map::REPLIES => FLOWS,
             map::ENROLMENT => 1,
             map::ENROLLED => limit::ENROLLED,
+            map::AFFINITIES => limit::AFFINITIES,
+            map::ENDPOINTS => limit::endpoints(SLOTS),
             _ => SERVICES,
         };
         assert_eq!(shape.max_entries, expected, "{}", entry.name);

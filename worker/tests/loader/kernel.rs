@@ -7,6 +7,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const PROGRAM_LOAD: libc::c_int = 5;
 /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
 pub const SOCKET_ADDRESS: u32 = 18;
+/// `BPF_PROG_TYPE_SOCK_OPS` and `BPF_CGROUP_SOCK_OPS`.
+const SOCKET_OPERATIONS: u32 = 13;
+const SOCK_OPS: u32 = 3;
+/// `BPF_PROG_TYPE_CGROUP_SOCK` and `BPF_CGROUP_INET_SOCK_RELEASE`.
+const CGROUP_SOCKET: u32 = 9;
+const SOCK_RELEASE: u32 = 34;
 /// `BPF_CGROUP_INET6_CONNECT`.
 pub const CONNECT6: u32 = 11;
 /// `BPF_MAP_TYPE_ARRAY`.
@@ -62,6 +68,15 @@ struct ProgramAttribute {
     expected_attach_type: u32,
 }
 
+/// What programs of a hook are (`enum bpf_prog_type`).
+const fn program_type(attach_type: u32) -> u32 {
+    match attach_type {
+        SOCK_OPS => SOCKET_OPERATIONS,
+        SOCK_RELEASE => CGROUP_SOCKET,
+        _ => SOCKET_ADDRESS,
+    }
+}
+
 /// A program that lets everything pass. With a map it is one that uses that map.
 pub fn program(name: &str, attach_type: u32, map: Option<BorrowedFd<'_>>) -> OwnedFd {
     let plain = |code, registers, immediate| Instruction { code, registers, offset: 0, immediate };
@@ -75,7 +90,7 @@ pub fn program(name: &str, attach_type: u32, map: Option<BorrowedFd<'_>>) -> Own
     instructions.push(plain(0xb7, 0, 1));
     instructions.push(plain(0x95, 0, 0));
     let mut attribute = ProgramAttribute {
-        program_type: SOCKET_ADDRESS,
+        program_type: program_type(attach_type),
         instruction_count: u32::try_from(instructions.len()).expect("four"),
         instructions: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,

@@ -75,7 +75,7 @@ fn an_upgrade_that_was_killed_half_way_is_completed() {
     }
     let new = load(&world).estate();
     assert_governed(&world.cgroup, &new.entries);
-    // Those two keep the programs they run; the other two get new ones.
+    // Those two keep the programs they run; the others get new ones.
     assert_eq!(running(&new.entries)[..2], running(&estate.entries)[..2]);
     assert!(running(&new.entries)[2..].iter().all(|id| !old.contains(id)));
     let again = load(&world).estate();

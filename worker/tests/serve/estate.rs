@@ -7,8 +7,9 @@ use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
 use holdfast_protocol::kernel::{
-    EndpointSlot, EnrolledKey, EnrolmentWord, Flow, FlowKey, Frontend, FrontendKey, HeadWord,
-    Reply, SLOT_BYTES, ServiceCounters, ServiceRecord, SocketState, limit, map,
+    Affinity, AffinityKey, EndpointSlot, EnrolledKey, EnrolmentWord, Flow, FlowKey, Frontend,
+    FrontendKey, HeadWord, Reply, SLOT_BYTES, ServiceCounters, ServiceRecord, SocketState,
+    endpoint::EndpointState, limit, map, traffic::Traffic,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -81,6 +82,10 @@ impl Estate {
             key_bytes: bytes(size_of::<FlowKey>()),
             ..shape(LRU_HASH, value, 512, 0)
         };
+        let affinities = MapShape {
+            key_bytes: bytes(size_of::<AffinityKey>()),
+            ..shape(LRU_HASH, size_of::<Affinity>(), limit::AFFINITIES, 0)
+        };
         let enrolled = MapShape {
             key_bytes: bytes(size_of::<EnrolledKey>()),
             ..shape(HASH, size_of::<u32>(), limit::ENROLLED, 0)
@@ -98,6 +103,12 @@ impl Estate {
             (map::REPLIES, flows(size_of::<Reply>())),
             (map::ENROLMENT, shape(ARRAY, size_of::<EnrolmentWord>(), 1, MMAPABLE)),
             (map::ENROLLED, enrolled),
+            (map::AFFINITIES, affinities),
+            (
+                map::ENDPOINTS,
+                shape(ARRAY, size_of::<EndpointState>(), limit::endpoints(slots), MMAPABLE),
+            ),
+            (map::TRAFFIC, shape(ARRAY, size_of::<Traffic>(), services, MMAPABLE)),
         ];
         let descriptors: Vec<OwnedFd> =
             shapes.iter().map(|(name, shape)| create(name, *shape)).collect();

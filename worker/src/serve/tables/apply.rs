@@ -1,7 +1,8 @@
 //! A plan, carried out a bounded batch at a time.
 
 use holdfast_bpf::BpfError;
-use holdfast_protocol::kernel::TableHeader;
+use holdfast_protocol::kernel::endpoint::EndpointState;
+use holdfast_protocol::kernel::{EndpointSlot, TableHeader};
 
 use super::desired::{Desired, Table};
 use super::estate::Writer;
@@ -61,9 +62,14 @@ fn carry_out(
         Operation::WriteRecord { number, service } => {
             writer.write_record(number, desired.services[service].record);
         }
-        Operation::WriteTable { number, generation, slot, service } => {
+        Operation::NumberEndpoint { state, number, service, endpoint } => {
+            let EndpointSlot { address, port_be, .. } =
+                desired.services[service].table.endpoints[endpoint];
+            writer.write_endpoint(state, EndpointState::of(number, address, port_be));
+        }
+        Operation::WriteTable { number, generation, slot, service, ref states } => {
             let table = &desired.services[service].table;
-            write_table(writer, table, slot, number, generation);
+            write_table(writer, table, states, slot, (number, generation));
         }
         Operation::Publish(number, head) => writer.publish(number, head),
     }
@@ -72,7 +78,13 @@ fn carry_out(
 
 /// Writes the header first: should a program, against all expectation, still read what was here
 /// before, it finds another identity and looks again.
-fn write_table(writer: &mut impl Writer, table: &Table, at: u32, service: u32, generation: u32) {
+fn write_table(
+    writer: &mut impl Writer,
+    table: &Table,
+    states: &[u32],
+    at: u32,
+    (service, generation): (u32, u32),
+) {
     let header = TableHeader {
         service,
         generation,
@@ -85,7 +97,9 @@ fn write_table(writer: &mut impl Writer, table: &Table, at: u32, service: u32, g
         reserved: 0,
     };
     let settings = table.settings.iter().flat_map(slot::from_settings);
-    let endpoints = table.endpoints.iter().map(slot::from_endpoint);
+    let numbered = table.endpoints.iter().zip(states);
+    let endpoints = numbered
+        .map(|(endpoint, state)| slot::from_endpoint(&EndpointSlot { state: *state, ..*endpoint }));
     let slots = std::iter::once(slot::from_header(&header))
         .chain(settings)
         .chain(endpoints)

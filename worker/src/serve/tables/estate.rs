@@ -4,6 +4,7 @@
 //! mutation: a test that stops at the nth call has stopped the writer at any point it can die at.
 
 use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
 use holdfast_protocol::kernel::{
     EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord,
 };
@@ -13,12 +14,14 @@ use super::slot::Slot;
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Service numbers: elements of `HEADS`, `SERVICES` and `COUNTERS`.
+    /// Service numbers: elements of `HEADS`, `SERVICES`, `COUNTERS` and `TRAFFIC`.
     pub services: u32,
     /// Elements of `TABLES`.
     pub slots: u32,
     /// Elements of `FRONTENDS`.
     pub frontends: u32,
+    /// Elements of `ENDPOINTS`; the first is no endpoint's.
+    pub endpoints: u32,
 }
 
 /// What can be read of the maps.
@@ -31,6 +34,10 @@ pub trait Reader {
     fn record(&self, number: u32) -> ServiceRecord;
     /// The slot at `index`, which is below [`Capacity::slots`].
     fn slot(&self, index: u32) -> Slot;
+    /// What is known of the endpoint with this number, which is below [`Capacity::endpoints`].
+    fn endpoint(&self, state: u32) -> EndpointState;
+    /// What is open and pending of `number`, which is below [`Capacity::services`].
+    fn live(&self, number: u32) -> Live;
     /// Every frontend, in no order.
     ///
     /// # Errors
@@ -54,12 +61,16 @@ pub trait Writer {
     fn write_record(&mut self, number: u32, record: ServiceRecord);
     /// Stores the head of `number` in one step, after everything written before.
     fn publish(&mut self, number: u32, head: HeadWord);
-    /// Sets the counters of `number`, which is not published, to 0.
+    /// Sets everything that is counted of `number`, which is not published, to 0, apart from what is
+    /// open and pending: that is up to the connections.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     fn zero_counters(&mut self, number: u32) -> Result<(), BpfError>;
+    /// Gives the number `state`, which no published table names, to `endpoint`, of which nothing has
+    /// been counted yet. What is open and pending stays: that is up to the connections.
+    fn write_endpoint(&mut self, state: u32, endpoint: EndpointState);
     /// Sets where `key` leads, in one step.
     ///
     /// # Errors

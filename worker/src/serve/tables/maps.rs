@@ -7,6 +7,8 @@
 use holdfast_bpf::BpfError;
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
+use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
+use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
     EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord,
 };
@@ -32,6 +34,8 @@ struct Maps {
     counters: PerCpuArray<ServiceCounters>,
     enrolment: MappedArray<EnrolmentWord>,
     enrolled: HashMap<EnrolledKey, u32>,
+    endpoints: MappedArray<EndpointState>,
+    traffic: MappedArray<Traffic>,
 }
 
 impl ShadowMaps {
@@ -49,6 +53,8 @@ impl ShadowMaps {
             counters: PerCpuArray::new(estate.counters)?,
             enrolment: MappedArray::map(estate.enrolment)?,
             enrolled: HashMap::new(estate.enrolled)?,
+            endpoints: MappedArray::map_later(estate.endpoints)?,
+            traffic: MappedArray::map_later(estate.traffic)?,
         }))
     }
 
@@ -75,7 +81,7 @@ impl GrantedMaps {
     }
 }
 
-/// What was counted for a service number, over all CPUs.
+/// What was counted.
 pub trait Counters {
     /// The sum over all CPUs.
     ///
@@ -90,6 +96,10 @@ pub trait Counters {
     ///
     /// When the kernel refuses.
     fn counters_from(&self, first: u32, count: u32) -> Result<Vec<ServiceCounters>, BpfError>;
+    /// What became of the connections of a service number.
+    fn traffic(&self, number: u32) -> Traffic;
+    /// What became of those of the endpoint with this number.
+    fn endpoint_state(&self, state: u32) -> EndpointState;
 }
 
 impl Maps {
@@ -97,7 +107,9 @@ impl Maps {
         self.heads.protect(writable)?;
         self.tables.protect(writable)?;
         self.enrolment.protect(writable)?;
-        self.services.protect(writable)
+        self.services.protect(writable)?;
+        self.endpoints.protect(writable)?;
+        self.traffic.protect(writable)
     }
 }
 
@@ -108,6 +120,14 @@ impl Counters for Maps {
 
     fn counters_from(&self, first: u32, count: u32) -> Result<Vec<ServiceCounters>, BpfError> {
         Ok(self.counters.lookup_from(first, count)?.chunks(self.counters.cpus()).map(sum).collect())
+    }
+
+    fn traffic(&self, number: u32) -> Traffic {
+        self.traffic.read(number)
+    }
+
+    fn endpoint_state(&self, state: u32) -> EndpointState {
+        self.endpoints.read(state)
     }
 }
 
@@ -130,9 +150,10 @@ pub const fn plus(one: ServiceCounters, other: &ServiceCounters) -> ServiceCount
 impl Reader for Maps {
     fn capacity(&self) -> Capacity {
         Capacity {
-            services: self.heads.length().min(self.services.length()),
+            services: self.heads.length().min(self.services.length()).min(self.traffic.length()),
             slots: self.tables.length(),
             frontends: self.frontends.capacity(),
+            endpoints: self.endpoints.length(),
         }
     }
 
@@ -146,6 +167,14 @@ impl Reader for Maps {
 
     fn slot(&self, index: u32) -> Slot {
         self.tables.read(index)
+    }
+
+    fn endpoint(&self, state: u32) -> EndpointState {
+        self.endpoints.read(state)
+    }
+
+    fn live(&self, number: u32) -> Live {
+        Live(self.traffic.read(number).live)
     }
 
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
@@ -178,6 +207,14 @@ macro_rules! read_through {
                 self.0.slot(index)
             }
 
+            fn endpoint(&self, state: u32) -> EndpointState {
+                self.0.endpoint(state)
+            }
+
+            fn live(&self, number: u32) -> Live {
+                self.0.live(number)
+            }
+
             fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
                 self.0.frontends()
             }
@@ -199,6 +236,14 @@ macro_rules! read_through {
             ) -> Result<Vec<ServiceCounters>, BpfError> {
                 self.0.counters_from(first, count)
             }
+
+            fn traffic(&self, number: u32) -> Traffic {
+                self.0.traffic(number)
+            }
+
+            fn endpoint_state(&self, state: u32) -> EndpointState {
+                self.0.endpoint_state(state)
+            }
         }
     )*};
 }
@@ -219,7 +264,19 @@ impl Writer for GrantedMaps {
     }
 
     fn zero_counters(&mut self, number: u32) -> Result<(), BpfError> {
+        let words = 0..size_of::<Traffic>() / size_of::<u64>();
+        for word in words.filter(|word| *word != Traffic::LIVE_WORD) {
+            self.0.traffic.write_word(number, word, 0);
+        }
         self.0.counters.fill(number, ServiceCounters::default())
+    }
+
+    fn write_endpoint(&mut self, state: u32, endpoint: EndpointState) {
+        for (word, value) in endpoint.words().into_iter().enumerate() {
+            if word != EndpointState::LIVE_WORD {
+                self.0.endpoints.write_word(state, word, value);
+            }
+        }
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
 use holdfast_protocol::kernel::{
-    EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord, TableHeader,
+    EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord,
 };
 
 use super::desired::Table;
 use super::estate::{Capacity, Reader, Writer};
-use super::observe::{observe, table};
+use super::observe::{observe, states, table};
 use super::slot::{self, Slot};
 
 /// What a connection gets. A table stands for the whole distribution over its endpoints.
@@ -38,10 +39,15 @@ pub struct Model {
     pub counters: Vec<u64>,
     pub enrolment: EnrolmentWord,
     pub enrolled: BTreeSet<EnrolledKey>,
+    pub endpoints: Vec<EndpointState>,
+    /// What is open and pending per number.
+    pub lives: Vec<Live>,
     /// Slots that were in a published table since the last grace period.
     warm_slots: BTreeSet<u32>,
     /// Numbers that were published, or named by a frontend, since the last grace period.
     warm_numbers: BTreeSet<u32>,
+    /// Endpoint numbers that a published table named since the last grace period.
+    warm_endpoints: BTreeSet<u32>,
 }
 
 pub const NO_RECORD: ServiceRecord = ServiceRecord {
@@ -65,8 +71,11 @@ impl Model {
             counters: vec![0; services],
             enrolment: EnrolmentWord::default(),
             enrolled: BTreeSet::new(),
+            endpoints: vec![EndpointState::default(); capacity.endpoints as usize],
+            lives: vec![Live::default(); services],
             warm_slots: BTreeSet::new(),
             warm_numbers: BTreeSet::new(),
+            warm_endpoints: BTreeSet::new(),
         }
     }
 
@@ -82,13 +91,20 @@ impl Model {
         if !head.is_published() || !frontend.in_force(head.generation()) {
             return Outcome::Untouched;
         }
-        table(self, frontend.service, head).map_or(Outcome::Unsettled, Outcome::Governed)
+        match table(self, frontend.service, head) {
+            Some(mut table) => {
+                states(self, frontend.service, &mut table);
+                Outcome::Governed(table)
+            }
+            None => Outcome::Unsettled,
+        }
     }
 
     /// A grace period passes: programs that run now have seen nothing from before it.
     pub fn pass_grace_period(&mut self) {
         self.warm_slots.clear();
         self.warm_numbers.clear();
+        self.warm_endpoints.clear();
         self.warm_up();
     }
 
@@ -99,6 +115,7 @@ impl Model {
             let slots = service.range().map_or(0..0, |range| range.start..range.end());
             self.warm_slots.extend(slots);
             self.warm_numbers.insert(service.number);
+            self.warm_endpoints.extend(&service.states);
         }
         self.warm_numbers.extend(self.frontends.values().map(|frontend| frontend.service));
     }
@@ -107,8 +124,11 @@ impl Model {
         self.warm_numbers.insert(number);
         let head = self.heads[number as usize];
         if head.is_published() {
-            let header: TableHeader = slot::to_header(&self.slots[head.slot() as usize]);
+            let header = slot::to_header(&self.slots[head.slot() as usize]);
             self.warm_slots.extend(head.slot()..=head.slot() + header.endpoints);
+            if let Some(mut table) = table(self, number, head) {
+                self.warm_endpoints.extend(states(self, number, &mut table));
+            }
         }
     }
 }
@@ -130,6 +150,14 @@ impl Reader for Model {
         self.slots[index as usize]
     }
 
+    fn endpoint(&self, state: u32) -> EndpointState {
+        self.endpoints[state as usize]
+    }
+
+    fn live(&self, number: u32) -> Live {
+        self.lives[number as usize]
+    }
+
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
         Ok(self.frontends.iter().map(|(key, frontend)| (*key, *frontend)).collect())
     }
@@ -147,6 +175,7 @@ impl Writer for Model {
 
     fn write_record(&mut self, number: u32, record: ServiceRecord) {
         assert!(!self.warm_numbers.contains(&number), "number {number} was reused under a reader");
+        assert_eq!(self.live(number), Live(0), "number {number} was reused under a connection");
         self.records[number as usize] = record;
     }
 
@@ -159,6 +188,17 @@ impl Writer for Model {
         assert!(!self.warm_numbers.contains(&number), "number {number} was reused under a reader");
         self.counters[number as usize] = 0;
         Ok(())
+    }
+
+    fn write_endpoint(&mut self, state: u32, endpoint: EndpointState) {
+        assert!(state != 0, "number 0 is no endpoint's");
+        assert!(
+            !self.warm_endpoints.contains(&state),
+            "endpoint {state} was reused under a reader"
+        );
+        let live = self.endpoints[state as usize].live;
+        assert_eq!(live, 0, "endpoint {state} was reused under a connection");
+        self.endpoints[state as usize] = EndpointState { live, ..endpoint };
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {

@@ -5,7 +5,7 @@ use std::ops;
 
 use holdfast_bpf::BpfError;
 use holdfast_protocol::kernel::{
-    Frontend, FrontendKey, HeadWord, LOOKUP_PER_SLOT, SETTINGS_SLOTS, ServiceRecord,
+    EndpointSlot, Frontend, FrontendKey, HeadWord, LOOKUP_PER_SLOT, SETTINGS_SLOTS, ServiceRecord,
 };
 
 use super::desired::Table;
@@ -35,10 +35,21 @@ pub struct Programmed {
     pub record: ServiceRecord,
     /// What it says. `None` when the head does not name a table of this number and generation, all
     /// of it within `TABLES`: connections to it are refused then, and it has to be written anew.
+    ///
+    /// It is without the numbers of its endpoints: a configuration does not know them.
     pub table: Option<Table>,
+    /// For each endpoint of the table its number, or [`EndpointSlot::NO_STATE`] if it names none, or
+    /// one that is not its own.
+    pub states: Vec<u32>,
 }
 
 impl Programmed {
+    /// Whether every endpoint has a number of its own.
+    #[must_use]
+    pub fn is_numbered(&self) -> bool {
+        self.states.iter().all(|state| *state != EndpointSlot::NO_STATE)
+    }
+
     /// The slots its table occupies, if it has one.
     #[must_use]
     pub fn range(&self) -> Option<Range> {
@@ -101,15 +112,26 @@ pub fn observe(estate: &impl Reader) -> Result<Observed, BpfError> {
     let services = (0..capacity.services)
         .map(|number| (number, estate.head(number)))
         .filter(|(_, head)| head.is_published())
-        .map(|(number, head)| Programmed {
-            number,
-            head,
-            record: estate.record(number),
-            table: table(estate, number, head),
+        .map(|(number, head)| {
+            let mut table = table(estate, number, head);
+            let states = table.iter_mut().flat_map(|table| states(estate, number, table)).collect();
+            Programmed { number, head, record: estate.record(number), table, states }
         })
         .collect();
     let frontends = estate.frontends()?.into_iter().collect();
     Ok(Observed { capacity, services, frontends })
+}
+
+/// Takes the numbers out of the endpoints of `table`, which is that of the service `number`.
+pub(super) fn states(estate: &impl Reader, number: u32, table: &mut Table) -> Vec<u32> {
+    let count = estate.capacity().endpoints;
+    let take = |endpoint: &mut EndpointSlot| {
+        let state = std::mem::replace(&mut endpoint.state, EndpointSlot::NO_STATE);
+        let (address, port_be) = (&endpoint.address, endpoint.port_be);
+        let own = state < count && estate.endpoint(state).is_of(number, address, port_be);
+        if own { state } else { EndpointSlot::NO_STATE }
+    };
+    table.endpoints.iter_mut().map(take).collect()
 }
 
 /// The table that `head` names, if all of it is there and it is the one of `number`.

@@ -4,12 +4,19 @@
 //! one until it ends. What was freed has to rest until every program that was running then is done:
 //! a grace period of the kernel's read-copy-update, under which programs on the cgroup hooks run.
 //!
+//! A number, of a service or of an endpoint, that connections still count on rests until they have
+//! ended, however long that takes: the kernel's own count says so.
+//!
 //! After a takeover nobody knows when the former worker freed what. Until a grace period has passed,
 //! a worker then uses only what has never been in use, which the maps themselves say: a number
 //! without a record, a slot of zeros.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::Range as Numbers;
+
+use holdfast_protocol::kernel::EndpointSlot;
+use holdfast_protocol::kernel::endpoint::Live;
 
 use super::estate::Reader;
 use super::observe::Observed;
@@ -30,6 +37,7 @@ impl Rest {
         if let Some(resting) = &mut self.resting {
             resting.slots.extend(freed.slots);
             resting.numbers.extend(freed.numbers);
+            resting.endpoints.extend(freed.endpoints);
         }
     }
 
@@ -46,12 +54,14 @@ impl Rest {
 
     /// What may be used now.
     #[must_use]
-    pub fn space<'a, R: Reader>(&self, estate: &'a R, observed: &'a Observed) -> Free<'a, R> {
+    pub fn space<'a, R: Reader>(&'a self, estate: &'a R, observed: &'a Observed) -> Free<'a, R> {
         let whole = Range { start: 0, length: observed.capacity.slots };
         let mut taken = observed.used_slots();
         let mut barred: HashSet<u32> =
             observed.frontends.values().map(|frontend| frontend.service).collect();
+        let mut resting_endpoints: &[u32] = &[];
         if let Some(resting) = &self.resting {
+            resting_endpoints = &resting.endpoints;
             taken.extend(&resting.slots);
             taken.sort_unstable_by_key(|range| range.start);
             barred.extend(&resting.numbers);
@@ -62,6 +72,9 @@ impl Rest {
             slots: FreeRanges::complement(whole, taken),
             numbers: 0..observed.capacity.services,
             barred,
+            endpoints: EndpointSlot::NO_STATE + 1..observed.capacity.endpoints,
+            resting_endpoints,
+            barred_endpoints: OnceCell::new(),
             only_untouched: self.resting.is_none(),
         }
     }
@@ -77,6 +90,12 @@ pub struct Free<'a, R> {
     numbers: Numbers<u32>,
     /// Numbers that rest, or that some frontend names.
     barred: HashSet<u32>,
+    /// Endpoint numbers that have not been looked at yet.
+    endpoints: Numbers<u32>,
+    /// Those that rest.
+    resting_endpoints: &'a [u32],
+    /// Those that rest, or that a published table names; gathered when the first is asked for.
+    barred_endpoints: OnceCell<HashSet<u32>>,
     /// Whether only what was never in use will do.
     only_untouched: bool,
 }
@@ -88,6 +107,21 @@ impl<R: Reader> Space for Free<'_, R> {
             observed.published(*number).is_none()
                 && !barred.contains(number)
                 && (!*only_untouched || estate.record(*number).service[0] == 0)
+                && estate.live(*number) == Live(0)
+        })
+    }
+
+    fn take_endpoint(&mut self) -> Option<u32> {
+        let Self { estate, observed, resting_endpoints, only_untouched, .. } = self;
+        let barred = self.barred_endpoints.get_or_init(|| {
+            let named = observed.services.iter().flat_map(|service| &service.states);
+            named.chain(*resting_endpoints).copied().collect()
+        });
+        self.endpoints.find(|number| {
+            let state = || estate.endpoint(*number);
+            !barred.contains(number)
+                && (!*only_untouched || state().is_untouched())
+                && state().live == 0
         })
     }
 

@@ -122,7 +122,9 @@ fn changes(
         .iter()
         .zip(current)
         .map(|(service, current)| {
-            current.is_none_or(|current| current.table.as_ref() != Some(&service.table))
+            current.is_none_or(|current| {
+                current.table.as_ref() != Some(&service.table) || !current.is_numbered()
+            })
         })
         .collect();
     for (_, service) in absent {

@@ -16,6 +16,9 @@
 //! 4. **Retire.** The head of a service that is gone becomes 0: all its addresses end in that store.
 //! 5. **Tidy.** Frontends that have ended are deleted.
 //!
+//! An endpoint keeps its number, and with it what is counted for it, as long as it is one of the
+//! service; the numbers of new endpoints are given before the tables that name them are written.
+//!
 //! A service that is as it should be gets no mutation at all. One that is kept keeps its number, and
 //! with it its counters.
 //!
@@ -27,6 +30,7 @@
 
 mod frontends;
 mod matching;
+mod numbering;
 mod order;
 mod space;
 
@@ -39,6 +43,7 @@ pub use space::{DoesNotFit, Space};
 
 use self::frontends::Routes;
 use self::matching::Matching;
+use self::numbering::Numbering;
 use self::space::Target;
 use super::desired::Desired;
 use super::observe::{Observed, Programmed};
@@ -69,6 +74,17 @@ pub enum Operation {
         /// Index in [`Desired::services`].
         service: usize,
     },
+    /// Give a number that no published table names to an endpoint.
+    NumberEndpoint {
+        /// The endpoint's number.
+        state: u32,
+        /// The service's number.
+        number: u32,
+        /// Index in [`Desired::services`].
+        service: usize,
+        /// Index in the endpoints of its table.
+        endpoint: usize,
+    },
     /// Write a table to slots that nothing refers to.
     WriteTable {
         /// The number it is for.
@@ -79,6 +95,8 @@ pub enum Operation {
         slot: u32,
         /// Index in [`Desired::services`].
         service: usize,
+        /// For each endpoint its number.
+        states: Vec<u32>,
     },
     /// Store a head.
     Publish(u32, HeadWord),
@@ -91,6 +109,8 @@ pub struct Freed {
     pub slots: Vec<Range>,
     /// Numbers nothing refers to any more.
     pub numbers: Vec<u32>,
+    /// Endpoint numbers that no table names any more.
+    pub endpoints: Vec<u32>,
 }
 
 /// The way from `observed` to `desired`, with new tables and numbers from `space`.
@@ -105,12 +125,14 @@ pub fn plan(
 ) -> Result<Plan, DoesNotFit> {
     let matching = Matching::new(observed, desired);
     let targets = space::targets(desired, &matching, space)?;
+    let mut numbering = Numbering::new(observed, desired, &matching, &targets, space)?;
     let routes = Routes::new(&matching, &targets, desired.services.len());
     routes.check_room(observed, desired)?;
     let retired: Vec<&Programmed> = matching.retired(observed).collect();
-    let freed = freed(observed, &matching, &targets, &retired);
+    let endpoints = numbering.freed(&matching, &targets, &retired);
+    let freed = Freed { endpoints, ..freed(observed, &matching, &targets, &retired) };
     let mut operations = Vec::new();
-    prepare(&mut operations, &targets, &routes);
+    prepare(&mut operations, &targets, &mut numbering, &routes);
     publish(&mut operations, &targets, &routes);
     operations.extend(
         retired.iter().map(|service| Operation::Publish(service.number, HeadWord::UNPUBLISHED)),
@@ -119,7 +141,12 @@ pub fn plan(
     Ok(Plan { operations, freed })
 }
 
-fn prepare(operations: &mut Vec<Operation>, targets: &[Target], routes: &Routes) {
+fn prepare(
+    operations: &mut Vec<Operation>,
+    targets: &[Target],
+    numbering: &mut Numbering,
+    routes: &Routes,
+) {
     operations.extend(routes.idle.iter().copied().map(Operation::DeleteFrontend));
     for (service, target) in targets.iter().enumerate() {
         let Target { number, generation, .. } = *target;
@@ -131,7 +158,9 @@ fn prepare(operations: &mut Vec<Operation>, targets: &[Target], routes: &Routes)
         }
         if let Some(table) = target.table {
             let slot = table.start;
-            operations.push(Operation::WriteTable { number, generation, slot, service });
+            operations.append(&mut numbering.fresh[service]);
+            let states = std::mem::take(&mut numbering.states[service]);
+            operations.push(Operation::WriteTable { number, generation, slot, service, states });
         }
     }
     operations.extend(
@@ -178,5 +207,5 @@ fn freed(
         retired.iter().map(|service| service.number).chain(unpublished).collect();
     numbers.sort_unstable();
     numbers.dedup();
-    Freed { slots, numbers }
+    Freed { slots, numbers, endpoints: Vec::new() }
 }

@@ -10,6 +10,8 @@ use crate::serve::tables::ranges::Range;
 pub trait Space {
     /// A number that nothing refers to, or `None`.
     fn take_number(&mut self) -> Option<u32>;
+    /// A number for an endpoint that no table names and no connection counts on, or `None`.
+    fn take_endpoint(&mut self) -> Option<u32>;
     /// A run of `length` slots that no table uses, or `None`.
     fn take_slots(&mut self, length: u32) -> Option<Range>;
     /// The longest run that is free and how many slots are free in all, for people.
@@ -46,6 +48,18 @@ pub enum DoesNotFit {
         /// How many are free in all.
         free: u32,
     },
+    /// No endpoint number is free.
+    #[error(
+        "the configuration does not fit: no endpoint number is free for service {service}; the \
+         estate has {capacity}, and those of former endpoints are in use until their connections \
+         have ended. Remove endpoints, or make an estate with a larger --max-slots"
+    )]
+    Endpoints {
+        /// The first with an endpoint that got none.
+        service: String,
+        /// How many the estate has.
+        capacity: u32,
+    },
     /// More addresses than the estate holds.
     #[error(
         "the configuration does not fit: with service {service} there would be more than the \
@@ -65,7 +79,7 @@ impl DoesNotFit {
     /// Whether there may be room once what was freed has rested.
     #[must_use]
     pub const fn is_space(&self) -> bool {
-        matches!(self, Self::Numbers { .. } | Self::Slots { .. })
+        matches!(self, Self::Numbers { .. } | Self::Slots { .. } | Self::Endpoints { .. })
     }
 }
 

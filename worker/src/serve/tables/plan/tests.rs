@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
 use holdfast_protocol::kernel::{
-    EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, PROTOCOL_TCP,
-    ServiceRecord, mapped, policy,
+    Address, EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord,
+    PROTOCOL_TCP, ServiceRecord, mapped, policy,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -24,7 +25,7 @@ const NAMES: u8 = 5;
 const ADDRESSES: u8 = 8;
 
 /// Tight, so that slots and numbers are reused all the time and some configurations do not fit.
-const CAPACITY: Capacity = Capacity { services: 8, slots: 34, frontends: 14 };
+const CAPACITY: Capacity = Capacity { services: 8, slots: 34, frontends: 14, endpoints: 20 };
 
 fn key(address: u8) -> FrontendKey {
     FrontendKey {
@@ -111,6 +112,10 @@ impl Writer for Recorder {
 
     fn zero_counters(&mut self, number: u32) -> Result<(), holdfast_bpf::BpfError> {
         self.after(|model| model.zero_counters(number))
+    }
+
+    fn write_endpoint(&mut self, state: u32, endpoint: EndpointState) {
+        self.after(|model| model.write_endpoint(state, endpoint));
     }
 
     fn set_frontend(
@@ -230,6 +235,7 @@ fn moves_in_a_circle(expectations: &BTreeMap<FrontendKey, Expectation>) -> bool 
 
 /// At every step, every service is wholly old or wholly new, and nothing ever goes back.
 fn check_every_step(history: &[Model], desired: &Desired) {
+    history.iter().for_each(check_numbers);
     let expectations = expectations(&history[0], desired);
     let circle = moves_in_a_circle(&expectations);
     let mut changed: BTreeSet<FrontendKey> = BTreeSet::new();
@@ -263,6 +269,66 @@ fn check_every_step(history: &[Model], desired: &Desired) {
             assert_eq!(sides.len(), 1, "step {step}: service {} is half new", char::from(name));
         }
     }
+}
+
+/// Every endpoint of every service has a number, and no two the same.
+fn check_numbers(model: &Model) {
+    let mut seen = BTreeSet::new();
+    for service in observe(model).unwrap().services {
+        let table = service.table.as_ref().expect("a published table is whole");
+        assert!(service.is_numbered(), "{service:?}");
+        let endpoints = table.endpoints.iter().map(|it| (it.address, it.port_be));
+        let numbers: BTreeMap<(Address, u16), u32> =
+            endpoints.clone().zip(service.states.iter().copied()).collect();
+        assert!(endpoints.zip(&service.states).all(|(it, state)| numbers[&it] == *state));
+        assert!(numbers.values().all(|state| seen.insert(*state)), "{service:?}");
+    }
+}
+
+/// An endpoint that stays keeps its number, and a number that connections count on its endpoint.
+fn check_endpoints(before: &Model, after: &Model) {
+    let (was, is) = (observe(before).unwrap(), observe(after).unwrap());
+    for service in &was.services {
+        let kept = is.published(service.number).filter(|it| it.record == service.record);
+        let numbers = |service: &Programmed| -> BTreeMap<(Address, u16), u32> {
+            let endpoints = service.table.iter().flat_map(|table| table.endpoints.clone());
+            let states = service.states.iter().copied();
+            endpoints.map(|it| (it.address, it.port_be)).zip(states).collect()
+        };
+        let now = kept.map(numbers).unwrap_or_default();
+        for (endpoint, state) in numbers(service) {
+            assert!(now.get(&endpoint).is_none_or(|it| *it == state), "{endpoint:?} was {state}");
+            if now.contains_key(&endpoint) {
+                assert_eq!(after.endpoint(state), before.endpoint(state));
+            }
+        }
+    }
+    for (before, after) in before.endpoints.iter().zip(&after.endpoints) {
+        assert!(before.live == 0 || before == after, "{before:?} became {after:?}");
+    }
+    assert_eq!(before.lives, after.lives);
+}
+
+/// A connection that opens on, or closes from, some endpoint that has a number.
+fn connect_or_close(model: &mut Model, open: &mut Vec<(u32, u32)>, noise: u64) {
+    let services = observe(model).unwrap().services;
+    let numbered = services.iter().flat_map(|service| {
+        service.states.iter().map(|state| (service.number, *state)).collect::<Vec<_>>()
+    });
+    let all: Vec<(u32, u32)> = numbered.collect();
+    let at = usize::try_from(noise >> 1).unwrap();
+    let (change, (number, state)) = match (noise % 2, all.is_empty(), open.is_empty()) {
+        (0, false, _) => {
+            open.push(all[at % all.len()]);
+            (Live::OPEN, all[at % all.len()])
+        }
+        (_, _, false) => (Live::OPEN.wrapping_neg(), open.swap_remove(at % open.len())),
+        _ => return,
+    };
+    let (endpoint, service) = (state as usize, number as usize);
+    model.endpoints[endpoint].live = model.endpoints[endpoint].live.wrapping_add(change);
+    model.endpoints[endpoint].established += 1;
+    model.lives[service] = Live(model.lives[service].0.wrapping_add(change));
 }
 
 /// The model says what is desired and nothing else.
@@ -303,6 +369,7 @@ fn check_transition(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Op
     check_every_step(&history, desired);
     check_exact(after, desired);
     check_counters(&history[0], after, desired);
+    check_endpoints(&history[0], after);
     Some(history)
 }
 
@@ -344,6 +411,31 @@ proptest! {
             }
         }
         check_transition(&mut model, &last, &mut Rest::default());
+    }
+
+    /// Connections open and close meanwhile, and live longer than what they were sent to.
+    #[test]
+    fn connections_are_counted_for_what_they_were_sent_to(
+        steps in prop::collection::vec(
+            (any_desired(), prop::collection::vec(0_u64..64, 0..6), any::<Index>()),
+            1..6,
+        ),
+    ) {
+        let mut model = Model::new(CAPACITY);
+        let mut open = Vec::new();
+        for (desired, connections, death) in steps {
+            if let Some(history) = check_transition(&mut model, &desired, &mut Rest::default()) {
+                model = death.get(&history).clone();
+            }
+            for noise in connections {
+                connect_or_close(&mut model, &mut open, noise);
+            }
+        }
+        while !open.is_empty() {
+            connect_or_close(&mut model, &mut open, 1);
+        }
+        prop_assert!(model.endpoints.iter().all(|endpoint| endpoint.live == 0));
+        prop_assert!(model.lives.iter().all(|live| *live == Live(0)));
     }
 
     /// Memory that nobody wrote on purpose: whatever stands in the maps, the plan ends it.
@@ -411,7 +503,14 @@ fn only_the_changed_service_is_touched() {
     assert_eq!(
         operations(&model, &changed),
         [
-            Operation::WriteTable { number: 1, generation: 2, slot: 4, service: 1 },
+            Operation::NumberEndpoint { state: 3, number: 1, service: 1, endpoint: 0 },
+            Operation::WriteTable {
+                number: 1,
+                generation: 2,
+                slot: 4,
+                service: 1,
+                states: vec![3],
+            },
             Operation::Publish(1, HeadWord::new(4, 2)),
         ]
     );
@@ -427,7 +526,14 @@ fn a_renamed_service_hands_its_address_over_before_it_goes() {
         [
             Operation::WriteRecord { number: 1, service: 0 },
             Operation::ZeroCounters(1),
-            Operation::WriteTable { number: 1, generation: 1, slot: 2, service: 0 },
+            Operation::NumberEndpoint { state: 2, number: 1, service: 0, endpoint: 0 },
+            Operation::WriteTable {
+                number: 1,
+                generation: 1,
+                slot: 2,
+                service: 0,
+                states: vec![2],
+            },
             Operation::Publish(1, HeadWord::new(2, 1)),
             Operation::SetFrontend(key(0), frontend),
             Operation::Publish(0, HeadWord::UNPUBLISHED),

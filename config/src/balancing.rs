@@ -106,7 +106,13 @@ pub(crate) fn decode(node: &Node, report: &mut Report<'_>) -> Decoded {
     let Some(fields) = Fields::of(node, "`load_balancing`", &KEYS, report) else {
         return Decoded::default();
     };
-    let all = [Policy::Random, Policy::Weighted, Policy::RoundRobin, Policy::Maglev];
+    let all = [
+        Policy::Random,
+        Policy::Weighted,
+        Policy::RoundRobin,
+        Policy::Maglev,
+        Policy::LeastConnections,
+    ];
     let named = all.map(|policy| (policy.as_str(), policy));
     let policy =
         fields.get("policy").map(|node| crate::decode::choice(node, "policy", &named, report));

@@ -11,6 +11,7 @@ use crate::limit::{
     MAX_ADDRESSES_PER_SERVICE, MAX_ENDPOINTS_PER_SERVICE, MAX_PORTS_PER_SERVICE, MAX_SERVICES,
     MAX_WEIGHT,
 };
+use crate::limits::limits;
 use crate::locality::{self, Locality};
 use crate::model::{Endpoint, Enrolment, NoEndpoint, Port, Protocol, Service};
 use crate::once::Said;
@@ -48,8 +49,8 @@ pub(crate) struct PortPositions {
 /// Where the node is.
 pub(crate) const NODE_KEY: &str = "node";
 const FILE_KEYS: [&str; 3] = ["services", NODE_KEY, enrolment::KEY];
-const SERVICE_KEYS: [&str; 6] =
-    ["name", "addresses", "ports", "load_balancing", "no_endpoint", "endpoints"];
+const SERVICE_KEYS: [&str; 7] =
+    ["name", "addresses", "ports", "load_balancing", "no_endpoint", "limits", "endpoints"];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
 const ENDPOINT_KEYS: [&str; 6] = ["address", "port", "weight", "draining", "locality", "priority"];
 
@@ -109,6 +110,7 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
     let balancing = fields.get("load_balancing").map(|node| balancing::decode(node, report));
     let balancing = balancing.unwrap_or_default();
     let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
+    let limits = fields.get("limits").and_then(|node| limits(node, report));
     let listed = listed_endpoints(&fields, report);
     let (endpoints, endpoint_positions) = endpoints(listed, report);
     Some(Located {
@@ -120,6 +122,7 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
             policy: balancing.policy,
             balancing: balancing.balancing,
             no_endpoint: no_endpoint.unwrap_or_default(),
+            limits: limits.unwrap_or_default(),
             endpoints,
         },
         balancing: balancing.positions,

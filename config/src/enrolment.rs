@@ -7,7 +7,7 @@ use crate::fields::{Fields, list, scalar};
 use crate::limit::{MAX_ENROLLED, MAX_PATH_BYTES};
 use crate::model::Enrolment;
 use crate::report::{Excerpt, Report};
-use crate::tree::{Node, Scalar};
+use crate::tree::{Node, Scalar, Value};
 
 /// The key of a file.
 pub(crate) const KEY: &str = "enrolment";
@@ -20,7 +20,7 @@ pub(crate) fn enrolment(node: &Node, report: &mut Report<'_>) -> Option<Enrolmen
         cgroups: paths(&fields, KEYS[0], report),
         network_namespaces: paths(&fields, KEYS[1], report),
     };
-    if KEYS.iter().all(|key| fields.get(key).is_none()) {
+    if matches!(&node.value, Value::Mapping(entries) if entries.is_empty()) {
         let message = "`enrolment` lists nothing: leave it out to govern the whole cgroup";
         report.at(node.position, message);
     }

@@ -32,6 +32,7 @@ mod diagnostic;
 mod enrolment;
 mod fields;
 pub mod limit;
+mod limits;
 mod locality;
 mod model;
 mod once;
@@ -45,7 +46,7 @@ mod tree;
 pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
-pub use model::{Config, Endpoint, Enrolment, NoEndpoint, Policy, Port, Protocol, Service};
+pub use model::{Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Service};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 

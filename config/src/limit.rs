@@ -33,6 +33,10 @@ pub const MAX_ENDPOINTS: usize = 1_048_576;
 /// a service fits 32 bits.
 pub const MAX_WEIGHT: u16 = 10_000;
 
+/// Largest bound on connections. More than a node has ports for towards one address, and far below
+/// what the kernel's 32-bit counts hold.
+pub const MAX_CONNECTIONS: u32 = 1_000_000;
+
 /// Longest service name, in bytes: a DNS label (RFC 1123).
 pub const MAX_SERVICE_NAME_BYTES: usize = 63;
 

@@ -170,11 +170,22 @@ pub(crate) fn clash(service: &Service, is_placed: bool) -> Option<Clash> {
     let mode = service.balancing.locality?;
     let by_locality = |endpoint: &Endpoint| matches!(endpoint.place, Some(Place::Locality(_)));
     let endpoints = &service.endpoints;
-    if mode != LocalityMode::Strict && service.policy == Policy::RoundRobin {
-        return Some(Clash::Mode(
-            "`policy: round_robin` gives every endpoint the same and cannot spill over: write another \
-             policy, or `mode: strict`",
-        ));
+    if mode != LocalityMode::Strict {
+        match service.policy {
+            Policy::RoundRobin => {
+                return Some(Clash::Mode(
+                    "`policy: round_robin` gives every endpoint the same and cannot spill over: \
+                     write another policy, or `mode: strict`",
+                ));
+            }
+            Policy::LeastConnections => {
+                return Some(Clash::Mode(
+                    "`policy: least_connections` goes by what is open and cannot spill over: write \
+                     another policy, or `mode: strict`",
+                ));
+            }
+            Policy::Random | Policy::Weighted | Policy::Maglev => {}
+        }
     }
     if let Some(at) = endpoints.iter().position(|endpoint| endpoint.place.is_none()) {
         return Some(Clash::Endpoint(

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use crate::balancing::Balancing;
@@ -45,6 +45,8 @@ pub struct Service {
     pub balancing: Balancing,
     /// What a connection gets when there is no endpoint for it.
     pub no_endpoint: NoEndpoint,
+    /// Bounds on what is open at once.
+    pub limits: Limits,
     /// Where connections go. If there are any, at least one has a weight above 0; and if the
     /// service has an IPv4 address, at least one of those is an IPv4 endpoint.
     pub endpoints: Vec<Endpoint>,
@@ -100,6 +102,21 @@ pub enum Policy {
     RoundRobin,
     /// The one that consistent hashing of the client gives, in proportion to its weight.
     Maglev,
+    /// Of two endpoints that are drawn, the one with fewer connections for its weight.
+    LeastConnections,
+}
+
+/// Bounds on what is open at once, for each port and address family of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that are open or being opened.
+    pub connections: Option<NonZeroU32>,
+    /// Connections that are being opened.
+    pub pending: Option<NonZeroU32>,
+    /// Those of one endpoint that are open or being opened.
+    pub endpoint_connections: Option<NonZeroU32>,
+    /// Those of one endpoint that are being opened.
+    pub endpoint_pending: Option<NonZeroU32>,
 }
 
 /// What a connection to a service without a usable endpoint gets.
@@ -159,6 +176,7 @@ impl Policy {
             Self::Weighted => "weighted",
             Self::RoundRobin => "round_robin",
             Self::Maglev => "maglev",
+            Self::LeastConnections => "least_connections",
         }
     }
 }

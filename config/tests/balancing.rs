@@ -201,6 +201,10 @@ fn what_is_said_about_places_has_to_go_together() {
         &placed("policy: round_robin, locality: { mode: failover }", one, one),
         &["5:54: `policy: round_robin` gives every endpoint the same and cannot spill over"],
     );
+    check_text(
+        &placed("policy: least_connections, locality: { mode: failover }", one, one),
+        &["5:60: `policy: least_connections` goes by what is open and cannot spill over"],
+    );
 }
 
 #[test]

@@ -275,6 +275,44 @@ fn ports_are_whole_numbers_in_range() {
 }
 
 #[test]
+fn limits_are_whole_numbers_above_0() {
+    let service = "addresses: [127.96.0.1]\nports: [{ name: http, port: 80 }]\nlimits: ";
+    let check = |limits: &str, expected: &[&str]| {
+        check_service(
+            &format!("{service}{limits}\nendpoints: [{{ address: 127.0.0.1 }}]"),
+            expected,
+        );
+    };
+    check(
+        "{ connections: 1, pending: 1000000, endpoint_connections: 2, endpoint_pending: 3 }",
+        &[],
+    );
+    check("{}", &[]);
+    check(
+        "{ connections: 0 }",
+        &[
+            "5:28: limit `connections` 0 is out of range: write a limit `connections` between 1 and 1000000",
+        ],
+    );
+    check(
+        "{ endpoint_pending: 1000001 }",
+        &[
+            "5:33: limit `endpoint_pending` 1000001 is out of range: write a limit `endpoint_pending` between 1 and 1000000",
+        ],
+    );
+    check(
+        "{ pending: many }",
+        &[
+            "5:24: the limit `pending` `many` is not a number: write a limit `pending` between 1 and 1000000",
+        ],
+    );
+    check(
+        "{ conections: 1 }",
+        &["5:15: unknown key `conections` in `limits`; did you mean `connections`?"],
+    );
+}
+
+#[test]
 fn weights_are_whole_numbers_in_range() {
     let weight = |weight: &str| format!("endpoints: [{{ address: 127.0.0.1, weight: {weight} }}]");
     check_endpoints(&weight("10000"), &[]);
@@ -338,7 +376,7 @@ fn enumerations_name_their_words() {
     check(
         &VALID.replace("weighted", "wieghted"),
         &[
-            "5:31: unknown policy `wieghted`; did you mean `weighted`? Possible here: `random`, `weighted`, `round_robin` or `maglev`",
+            "5:31: unknown policy `wieghted`; did you mean `weighted`? Possible here: `random`, `weighted`, `round_robin`, `maglev` or `least_connections`",
         ],
     );
     check(

@@ -143,6 +143,7 @@ mod tests {
             endpoints: 1,
             connections,
             refused,
+            limited: 0,
             traffic: TrafficRow::default(),
             retransmits: 0,
         }

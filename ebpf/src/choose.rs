@@ -1,12 +1,20 @@
 //! Which endpoint of a table a connection gets, given random words and counts.
 
+use holdfast_protocol::kernel::endpoint::Live;
 use holdfast_protocol::kernel::policy;
 
 /// Whether these programs know how `policy` chooses.
 #[inline(always)]
 #[must_use]
 pub const fn is_known(policy: u8) -> bool {
-    matches!(policy, policy::RANDOM | policy::WEIGHTED | policy::ROUND_ROBIN | policy::MAGLEV)
+    matches!(
+        policy,
+        policy::RANDOM
+            | policy::WEIGHTED
+            | policy::ROUND_ROBIN
+            | policy::MAGLEV
+            | policy::LEAST_CONNECTIONS
+    )
 }
 
 /// The row that `random` selects among `rows` rows, each with the same probability.
@@ -38,6 +46,30 @@ pub const fn turn(turn: u64, rows: u32) -> u32 {
     if rows == 0 { 0 } else { (turn % rows as u64) as u32 }
 }
 
+/// The row of the second endpoint that is drawn among `rows` rows, at least two, after `first`: any
+/// other one, each with the same probability.
+#[inline(always)]
+#[must_use]
+pub const fn other_row(first: u32, rows: u32, random: u32) -> u32 {
+    let drawn = row(random, rows - 1);
+    if drawn < first { drawn } else { drawn + 1 }
+}
+
+/// Whether the second of two endpoints has fewer connections for its weight than the first, with the
+/// one that is to be decided counted in: of two without any, the heavier one has.
+#[inline(always)]
+#[must_use]
+pub const fn has_fewer(first: (Live, u16), second: (Live, u16)) -> bool {
+    load(second.0) * (first.1 as u64) < load(first.0) * (second.1 as u64)
+}
+
+/// Connections that are open or being opened, and one more. Below 2^33: no product with a weight
+/// overflows.
+#[inline(always)]
+const fn load(live: Live) -> u64 {
+    live.open() as u64 + live.pending() as u64 + 1
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -61,6 +93,30 @@ mod tests {
                 assert!((end - first).abs_diff(fair) <= 1, "row {index} of {rows}");
             }
         }
+    }
+
+    #[test]
+    fn the_second_of_two_is_any_other() {
+        for rows in [2_u32, 3, 7] {
+            for first in 0..rows {
+                let drawn = |index| u32::try_from(first_of(index, rows - 1)).unwrap();
+                let others: Vec<u32> =
+                    (0..rows - 1).map(|index| other_row(first, rows, drawn(index))).collect();
+                let wanted: Vec<u32> = (0..rows).filter(|row| *row != first).collect();
+                assert_eq!(others, wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_compared_by_weight() {
+        let live = |open: u64, pending: u64| Live(open * Live::OPEN + pending * Live::PENDING);
+        assert!(has_fewer((live(2, 0), 1), (live(1, 0), 1)));
+        assert!(has_fewer((live(1, 1), 1), (live(1, 0), 1)), "attempts count");
+        assert!(!has_fewer((live(1, 0), 1), (live(1, 0), 1)), "the first stays");
+        assert!(!has_fewer((live(2, 0), 4), (live(1, 0), 1)));
+        assert!(has_fewer((live(0, 0), 1), (live(0, 0), 4)));
+        assert!(has_fewer((Live(u64::MAX), u16::MAX), (live(5, 5), 1)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_ops};
+use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set,
 };
@@ -11,9 +12,13 @@ use aya_ebpf::programs::{SockContext, SockOpsContext};
 use holdfast_ebpf::lifecycle::{self, Carried, Event, Outcome, Step};
 use holdfast_protocol::kernel::endpoint::EndpointState;
 use holdfast_protocol::kernel::traffic::{Traffic, handshake_bucket, lifetime_bucket};
-use holdfast_protocol::kernel::{PROTOCOL_TCP, SocketState, phase};
+use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, phase};
 
-use crate::maps;
+use crate::{maps, seats};
+
+/// How often the end of a descriptor is tried: the connection can get on three times at the same
+/// moment, from its attempt to its end.
+const TRIES: u32 = 4;
 
 /// What happens to a TCP socket: counts it if the socket is one that was sent to an endpoint.
 #[inline(always)]
@@ -38,8 +43,8 @@ pub fn tcp(context: &SockOpsContext) {
     if socket.is_null() {
         return;
     }
-    // SAFETY: not null, so it is the socket of this run.
-    let stored = unsafe { maps::stored(socket.cast()) };
+    // SAFETY: not null, so it is the socket of this run; the helper takes the program's context.
+    let stored = unsafe { seats::find(bpf_get_socket_cookie(raw.cast()), socket.cast()) };
     if stored.is_null() {
         return;
     }
@@ -47,8 +52,9 @@ pub fn tcp(context: &SockOpsContext) {
         listen(raw);
     }
     let carried = if event == Event::Closed { carried(raw, former) } else { Carried::default() };
-    // SAFETY: not null, so it is this socket's storage; the helper may be called by any program.
-    unsafe { advance(stored, event, bpf_ktime_get_ns(), carried) };
+    // SAFETY: not null, so it is this socket's; the helper may be called by any program. If another
+    // run takes a step at this very moment, that one ends it, and there is nothing left to do.
+    let _done = unsafe { advance(stored, event, bpf_ktime_get_ns(), carried) };
 }
 
 /// Has the kernel tell when the socket's state changes, beside what others have asked it for.
@@ -80,7 +86,7 @@ fn carried(raw: *mut bpf_sock_ops, former: u32) -> Carried {
 pub fn released(context: &SockContext) {
     let raw = context.sock;
     // SAFETY: the kernel passes a valid socket as the context.
-    let stored = unsafe { maps::stored(raw.cast()) };
+    let stored = unsafe { seats::find(bpf_get_socket_cookie(raw.cast()), raw.cast()) };
     if stored.is_null() {
         return;
     }
@@ -89,9 +95,11 @@ pub fn released(context: &SockContext) {
         ((&raw const (*raw).protocol).read_volatile(), (&raw const (*raw).state).read_volatile())
     };
     let event = lifecycle::release_event(protocol == u32::from(PROTOCOL_TCP), state);
-    if event != Event::None {
-        // SAFETY: not null, so it is this socket's storage; the helper may be called by any program.
-        unsafe { advance(stored, event, bpf_ktime_get_ns(), Carried::default()) };
+    for _ in 0..TRIES {
+        // SAFETY: not null, so it is this socket's; the helper may be called by any program.
+        if unsafe { advance(stored, event, bpf_ktime_get_ns(), Carried::default()) } {
+            return;
+        }
     }
 }
 
@@ -99,14 +107,27 @@ pub fn released(context: &SockContext) {
 ///
 /// # Safety
 ///
-/// `stored` is the storage of a socket that this run of the program was given.
+/// `stored` is what is remembered of a socket that this run of the program was given.
 #[inline(always)]
 pub unsafe fn leave(stored: *mut SocketState) {
     // SAFETY: by the contract above.
     unsafe {
-        if (&raw const (*stored).phase).read_volatile() != phase::IDLE {
+        if seats::seat(stored).phase() != phase::IDLE {
             advance(stored, Event::Closed, bpf_ktime_get_coarse_ns(), Carried::default());
         }
+    }
+}
+
+/// Nothing is to be remembered of the socket any more: ends what is counted for it.
+///
+/// # Safety
+///
+/// As for [`leave`].
+#[inline(always)]
+pub unsafe fn forget(stored: *mut SocketState) {
+    // SAFETY: by the contract above.
+    unsafe {
+        advance(stored, Event::Released, bpf_ktime_get_coarse_ns(), Carried::default());
     }
 }
 
@@ -122,22 +143,35 @@ pub unsafe fn connected(stored: *mut SocketState) {
     unsafe { advance(stored, Event::Connected, bpf_ktime_get_coarse_ns(), Carried::default()) };
 }
 
-/// Takes the step that `event` is for the connection of `stored`, unless another run takes one at
-/// this very moment: then that one ends it, and there is nothing left to do.
+/// Takes the step that `event` is for the connection of `stored`. Returns whether it was taken, or
+/// there was none to take: if not, another run has taken one at this very moment.
 #[inline(always)]
-unsafe fn advance(stored: *mut SocketState, event: Event, now: u64, carried: Carried) {
-    // SAFETY: the caller's `stored` is a valid storage. Its phase is only ever accessed as a whole.
+unsafe fn advance(stored: *mut SocketState, event: Event, now: u64, carried: Carried) -> bool {
+    // SAFETY: the caller's `stored` is a valid state. Its seat is only ever accessed as a whole.
+    // The rest is read before the seat may be given up, after which it is somebody else's.
     unsafe {
-        let phase = &raw mut (*stored).phase;
-        let former = phase.read_volatile();
-        let step = lifecycle::step(former, event);
-        if step.outcome == Outcome::Unchanged || !maps::exchange(phase, former, step.next) {
-            return;
+        let former = seats::seat(stored);
+        let step = lifecycle::step(former.phase(), event);
+        let is_last = lifecycle::is_last(former.phase(), event, &step);
+        if step.outcome == Outcome::Unchanged && !is_last {
+            return true;
         }
-        let elapsed = now.saturating_sub((*stored).since_ns);
-        (*stored).since_ns = now;
-        count_service((*stored).service, &step, elapsed, carried);
-        count_endpoint((*stored).endpoint, &step, now, carried);
+        let service = (&raw const (*stored).service).read_volatile();
+        let endpoint = (&raw const (*stored).endpoint).read_volatile();
+        let elapsed = now.saturating_sub((&raw const (*stored).since_ns).read_volatile());
+        let next = if is_last { SeatWord::FREE } else { former.in_phase(step.next) };
+        if !maps::exchange(&raw mut (*stored).seat, former.0, next.0) {
+            return false;
+        }
+        if step.outcome == Outcome::Unchanged {
+            return true;
+        }
+        if step.outcome != Outcome::Left && !is_last {
+            (&raw mut (*stored).since_ns).write_volatile(now);
+        }
+        count_service(service, &step, elapsed, carried);
+        count_endpoint(endpoint, &step, now, carried);
+        true
     }
 }
 
@@ -149,7 +183,7 @@ unsafe fn count_service(service: u32, step: &Step, elapsed: u64, carried: Carrie
     unsafe {
         maps::add(&raw mut (*traffic).live, step.live);
         match step.outcome {
-            Outcome::Unchanged | Outcome::Begun => {}
+            Outcome::Unchanged | Outcome::Begun | Outcome::Dropped | Outcome::Left => {}
             Outcome::Connected => maps::add(&raw mut (*traffic).established, 1),
             Outcome::Established => {
                 maps::add(&raw mut (*traffic).established, 1);
@@ -171,12 +205,22 @@ unsafe fn count_closed(traffic: *mut Traffic, elapsed: u64, carried: Carried) {
     // SAFETY: as in `count_service`.
     unsafe {
         maps::add(&raw mut (*traffic).closed, 1);
-        maps::add(&raw mut (*traffic).sent, carried.sent);
-        maps::add(&raw mut (*traffic).received, carried.received);
-        maps::add(&raw mut (*traffic).retransmits, carried.retransmits);
+        add_some(&raw mut (*traffic).sent, carried.sent);
+        add_some(&raw mut (*traffic).received, carried.received);
+        add_some(&raw mut (*traffic).retransmits, carried.retransmits);
         maps::add(&raw mut (*traffic).lifetime_ns, elapsed);
         let buckets: *mut u64 = (&raw mut (*traffic).lifetimes).cast();
         maps::add(buckets.add(lifetime_bucket(elapsed) as usize), 1);
+    }
+}
+
+/// Adds unless there is nothing to add: of a datagram socket there never is, and an atomic addition
+/// costs as much as all that is read here.
+#[inline(always)]
+unsafe fn add_some(counter: *mut u64, amount: u64) {
+    if amount > 0 {
+        // SAFETY: the caller's pointer is to a field of what was looked up in this run.
+        unsafe { maps::add(counter, amount) };
     }
 }
 
@@ -188,7 +232,7 @@ unsafe fn count_endpoint(number: u32, step: &Step, now: u64, carried: Carried) {
     unsafe {
         maps::add(&raw mut (*endpoint).live, step.live);
         match step.outcome {
-            Outcome::Unchanged | Outcome::Begun => {}
+            Outcome::Unchanged | Outcome::Begun | Outcome::Dropped | Outcome::Left => {}
             Outcome::Connected => maps::add(&raw mut (*endpoint).established, 1),
             Outcome::Established => {
                 maps::add(&raw mut (*endpoint).established, 1);
@@ -200,8 +244,8 @@ unsafe fn count_endpoint(number: u32, step: &Step, now: u64, carried: Carried) {
                 ptr::write_volatile(&raw mut (*endpoint).last_failure_ns, now);
             }
             Outcome::Closed => {
-                maps::add(&raw mut (*endpoint).sent, carried.sent);
-                maps::add(&raw mut (*endpoint).received, carried.received);
+                add_some(&raw mut (*endpoint).sent, carried.sent);
+                add_some(&raw mut (*endpoint).received, carried.received);
             }
         }
     }

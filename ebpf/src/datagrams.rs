@@ -7,17 +7,17 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use holdfast_ebpf::decide::{EHOSTUNREACH, Verdict};
-use holdfast_ebpf::enrol::is_enrolled;
-use holdfast_ebpf::flow::{self, Flows, NEVER};
+use holdfast_ebpf::decide::{EHOSTUNREACH, Inquiry, Verdict, decide};
+use holdfast_ebpf::flow::{Flows, NEVER};
 use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::FrontendKey;
 
-use crate::enrolled::Caller;
+use crate::enrolled::is_enrolled;
 use crate::flows::SocketFlows;
-use crate::maps::Maps;
 use crate::programs::{PROCEED, refuse, tally};
+use crate::seats;
 use crate::sock_addr::SockAddr;
+use crate::steps::{COUNTS, Datagram, NEW_FLOW, hf_keep_flow};
 
 /// A datagram to an IPv4 address.
 #[cgroup_sock_addr(sendmsg4)]
@@ -44,32 +44,32 @@ pub fn hf_recvmsg6(context: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn send(socket: &SockAddr<'_>) -> i32 {
+fn send(socket: &SockAddr) -> i32 {
     let Some(protocol) = socket.governed() else {
         return PROCEED;
     };
-    let asked = socket.peer();
+    let (caller, asked) = (socket.caller(), socket.peer());
     if let Some(peer) = socket.connected() {
         if peer == asked {
             return PROCEED;
         }
-        if let Some(state) = socket.remembered()
-            && socket::asked_for(&state, peer, Reach::Any) == Some(asked)
+        if let Some(state) = seats::remembered(caller)
+            && socket::asked_for(state, peer, Reach::Any) == Some(asked)
         {
             return to_peer(socket, peer);
         }
     }
-    if !is_enrolled(&Caller(socket)) {
+    if !is_enrolled(caller) {
         return PROCEED;
     }
-    let flows = SocketFlows(socket.cookie());
     let Peer { address, port_be } = asked;
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
-    let direction = flow::direct(&Maps(socket), &flows, &key, socket.reach());
-    flows.remember(&asked, &direction);
-    let decision = &direction.decision;
-    if direction.counts() {
-        tally(decision, u64::from(direction.is_new));
+    let mut inquiry = Inquiry::new(key, socket.reach());
+    decide(&Datagram(caller), &mut inquiry);
+    let kept = hf_keep_flow(caller.context(), &raw mut inquiry);
+    let decision = &inquiry.decision;
+    if kept & COUNTS != 0 {
+        tally(decision, kept & NEW_FLOW);
     }
     match decision.verdict {
         Verdict::Untouched => PROCEED,
@@ -77,14 +77,14 @@ fn send(socket: &SockAddr<'_>) -> i32 {
             socket.rename(decision.endpoint);
             PROCEED
         }
-        Verdict::Refused | Verdict::Unsettled => refuse(decision.errno),
+        Verdict::Refused | Verdict::Limited | Verdict::Unsettled => refuse(decision.errno),
     }
 }
 
 /// Sends what names the virtual address that the socket is connected to where it is connected to: it
 /// hears nobody else.
 #[inline(always)]
-fn to_peer(socket: &SockAddr<'_>, peer: Peer) -> i32 {
+fn to_peer(socket: &SockAddr, peer: Peer) -> i32 {
     if !socket.reach().covers(&peer.address) {
         return refuse(EHOSTUNREACH);
     }
@@ -93,17 +93,17 @@ fn to_peer(socket: &SockAddr<'_>, peer: Peer) -> i32 {
 }
 
 #[inline(always)]
-fn receive(socket: &SockAddr<'_>) -> i32 {
+fn receive(socket: &SockAddr) -> i32 {
     let source = socket.peer();
     if socket.connected() == Some(source)
-        && let Some(state) = socket.remembered()
-        && let Some(original) = socket::asked_for(&state, source, socket.reach())
+        && let Some(state) = seats::remembered(socket.caller())
+        && let Some(original) = socket::asked_for(state, source, socket.reach())
     {
         socket.rename(original);
         return PROCEED;
     }
-    let asked = SocketFlows(socket.cookie()).asked_as(&source);
-    if asked != NEVER && socket.reach().covers(&asked.address) {
+    let asked = SocketFlows(socket.caller().cookie()).asked_as(&source);
+    if asked.port_be != NEVER && socket.reach().covers(&asked.address) {
         socket.rename(asked);
     }
     PROCEED

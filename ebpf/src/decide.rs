@@ -16,7 +16,7 @@
 //! Reads are taken in program order. x86-64 keeps that order; on a machine that reorders loads the
 //! reads of an implementation of [`Tables`] must be acquire loads.
 
-use holdfast_protocol::kernel::{FrontendKey, HeadWord, TableHeader, limit};
+use holdfast_protocol::kernel::{EndpointSlot, FrontendKey, HeadWord, TableHeader, limit};
 
 use crate::affinity::{self, Affinities, Stay};
 use crate::client::{self, Clients};
@@ -59,6 +59,9 @@ pub trait Tables: Slots + Affinities + Clients {
     fn element_word(&self, element: Self::Element, word: usize) -> u64;
     /// The head of `service`; `None` if there is no such number.
     fn head(&self, service: u32) -> Option<HeadWord>;
+    /// What is open and pending at the endpoint with this number: a
+    /// [`Live`](holdfast_protocol::kernel::endpoint::Live).
+    fn live(&self, state: u32) -> u64;
     /// 32 random bits.
     fn random(&self) -> u32;
     /// How many turns `service` has taken before this one, on all CPUs.
@@ -78,6 +81,8 @@ pub enum Verdict {
     /// It fails with [`Decision::errno`]: the service has no endpoint, or none that this socket can
     /// reach, or a policy these programs do not know.
     Refused,
+    /// It fails with [`Decision::errno`], which is [`ECONNREFUSED`]: a bound was reached.
+    Limited,
     /// It fails with [`Decision::errno`], which is [`EAGAIN`]: no look was settled.
     Unsettled,
 }
@@ -87,6 +92,7 @@ pub enum Verdict {
 /// Every field always has a value, and nothing here is an enum with a payload. The compiler may copy
 /// the unset payload of such an enum from one branch to the next, and the verifier takes no copy
 /// of what was never set.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// What becomes of it.
@@ -108,26 +114,31 @@ pub struct Decision {
     pub service: u32,
     /// How many looks found a value that was being replaced.
     pub retries: u32,
+    /// Of a connection that is sent: the table the endpoint was chosen from.
+    pub table: Table,
 }
 
 impl Decision {
-    /// The decision before the first look, and after the last.
-    const UNSETTLED: Self = Self {
-        verdict: Verdict::Unsettled,
-        endpoint: Peer { address: [0; 4], port_be: 0 },
-        state: 0,
-        generation: 0,
-        row: NO_ROW,
-        is_kept: false,
-        errno: EAGAIN,
-        service: NO_SERVICE,
-        retries: 0,
-    };
-
-    /// Whether it goes to an endpoint that was chosen just now.
+    /// The decision about a datagram or a connection to `asked` before the first look.
+    ///
+    /// Of a run of fields with equal bytes the compiler would make a call that sets them one byte after
+    /// the other, and of a constant of this size a map to copy it from. So each begins with something
+    /// that its neighbours do not begin with; what it is makes no difference.
     #[inline(always)]
-    fn is_drawn(&self) -> bool {
-        self.verdict == Verdict::Sent && !self.is_kept
+    const fn unsettled(asked: &Peer) -> Self {
+        let shape = words::Shape { endpoints: 1, no_endpoint_errno: 0, policy: 0, features: 0 };
+        Self {
+            verdict: Verdict::Unsettled,
+            endpoint: *asked,
+            state: EndpointSlot::NO_STATE,
+            generation: 0,
+            row: NO_ROW,
+            is_kept: false,
+            errno: EAGAIN,
+            service: NO_SERVICE,
+            retries: 0,
+            table: Table { service: NO_SERVICE, header: 0, settings: u32::MAX, shape, lookup: 0 },
+        }
     }
 }
 
@@ -137,94 +148,125 @@ pub const NO_SERVICE: u32 = u32::MAX;
 /// No row has this number: a table has fewer.
 pub const NO_ROW: u32 = u32::MAX;
 
-/// Decides what becomes of a connection to `key` by a socket that can name the addresses in `reach`.
-#[inline(always)]
-pub fn decide<T: Tables>(tables: &T, key: &FrontendKey, reach: Reach) -> Decision {
-    decide_again(tables, key, reach, &NoPast)
+/// What is asked, and what is known of it so far.
+///
+/// One struct in memory: a look is a function of its own to the verifier, which is told nothing
+/// but where this is. So it looks at a look once, and not for each way that leads to one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Inquiry {
+    /// Where the client wants to go.
+    pub key: FrontendKey,
+    /// Which addresses its socket can name.
+    pub reach: Reach,
+    /// Where it went before, once a look has asked.
+    pub former: Former,
+    /// What has come of it.
+    pub decision: Decision,
+    /// The frontend that the look before this one found not to be in force.
+    idle: IdleFrontend,
 }
 
-/// The same for what may have been decided before: it keeps its endpoint while that is in the
-/// service's table. If a new one is taken by somebody else, it is drawn again while there are looks
-/// left.
+impl Inquiry {
+    /// What becomes of a connection to `key` by a socket that can name the addresses in `reach`?
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(key: FrontendKey, reach: Reach) -> Self {
+        let asked = flow::asked(&key);
+        let (decision, former) = (Decision::unsettled(&asked), Former::none(&asked));
+        // Its service is one that no look can find.
+        let idle = IdleFrontend { lead: u64::MAX, span: 1, head: HeadWord::UNPUBLISHED };
+        Self { key, reach, former, decision, idle }
+    }
+}
+
+/// Who looks.
+pub trait Looks {
+    /// Takes a [`look`].
+    fn look(&self, inquiry: &mut Inquiry) -> Look;
+}
+
+/// Decides what `inquiry` asks. An endpoint that is taken by somebody else is drawn again while there
+/// are looks left.
 #[inline(always)]
-pub fn decide_again<T: Tables>(
-    tables: &T,
-    key: &FrontendKey,
-    reach: Reach,
-    past: &impl Past,
-) -> Decision {
-    let mut decision = Decision::UNSETTLED;
-    let mut idle = IdleFrontend::NONE;
+pub fn decide<L: Looks>(looks: &L, inquiry: &mut Inquiry) {
     for left in (0..limit::LOOKS).rev() {
-        match look(tables, key, reach, past, &mut decision, &mut idle) {
-            Look::Settled => {
-                if left == 0 || !decision.is_drawn() || !past.is_taken(&decision.endpoint) {
-                    return decision;
-                }
-            }
-            Look::Idle => {}
-            Look::Replaced => decision.retries += 1,
+        match looks.look(inquiry) {
+            Look::Settled => return,
+            Look::Taken if left == 0 => return,
+            Look::Taken | Look::Idle => {}
+            Look::Replaced => inquiry.decision.retries += 1,
         }
     }
-    Decision { verdict: Verdict::Unsettled, errno: EAGAIN, ..decision }
+    inquiry.decision.verdict = Verdict::Unsettled;
+    inquiry.decision.errno = EAGAIN;
 }
 
-/// What was decided before.
+/// What was decided before for the same key.
 pub trait Past {
     /// Where it went. Asked for only if it is governed.
-    fn former(&self) -> Former;
+    fn former(&self, key: &FrontendKey) -> Former;
     /// Whether somebody else goes to `endpoint`, who should have it alone.
-    fn is_taken(&self, endpoint: &Peer) -> bool;
+    fn is_taken(&self, key: &FrontendKey, endpoint: &Peer) -> bool;
 }
 
 /// Nothing was decided before.
-struct NoPast;
+pub struct NoPast;
 
 impl Past for NoPast {
     #[inline(always)]
-    fn former(&self) -> Former {
-        Former::NONE
+    fn former(&self, key: &FrontendKey) -> Former {
+        Former::none(&flow::asked(key))
     }
 
     #[inline(always)]
-    fn is_taken(&self, _endpoint: &Peer) -> bool {
+    fn is_taken(&self, _key: &FrontendKey, _endpoint: &Peer) -> bool {
         false
     }
 }
 
 /// What one look came to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
     /// The decision says what becomes of the connection.
-    Settled,
+    Settled = 0,
+    /// Likewise, and somebody else has its endpoint, who should have it alone.
+    Taken = 1,
     /// A frontend that is not in force, which the look before did not find.
-    Idle,
+    Idle = 2,
     /// A value that was being replaced.
-    Replaced,
+    Replaced = 3,
+}
+
+impl Look {
+    /// The look of this number: how one function of the kernel programs tells another.
+    #[inline(always)]
+    #[must_use]
+    pub const fn numbered(number: u32) -> Self {
+        match number {
+            0 => Self::Settled,
+            1 => Self::Taken,
+            2 => Self::Idle,
+            _ => Self::Replaced,
+        }
+    }
 }
 
 /// Everything that makes a frontend idle.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct IdleFrontend {
     lead: u64,
     span: u64,
     head: HeadWord,
 }
 
-impl IdleFrontend {
-    /// Its service is [`NO_SERVICE`], so no look can find it.
-    const NONE: Self = Self { lead: u64::MAX, span: u64::MAX, head: HeadWord::UNPUBLISHED };
-}
-
+/// Looks once at everything that decides `inquiry`. What has gone somewhere before keeps its endpoint
+/// while that is in the service's table.
 #[inline(always)]
-fn look<T: Tables>(
-    tables: &T,
-    key: &FrontendKey,
-    reach: Reach,
-    past: &impl Past,
-    decision: &mut Decision,
-    idle: &mut IdleFrontend,
-) -> Look {
+pub fn look<T: Tables>(tables: &T, past: &impl Past, inquiry: &mut Inquiry) -> Look {
+    let (key, decision) = (&inquiry.key, &mut inquiry.decision);
     let Some(element) = tables.element(key) else {
         decision.verdict = Verdict::Untouched;
         return Look::Settled;
@@ -240,8 +282,8 @@ fn look<T: Tables>(
     };
     if !head.is_published() || !frontend.in_force(head.generation()) {
         let seen = IdleFrontend { lead, span, head };
-        if seen != *idle {
-            *idle = seen;
+        if seen != inquiry.idle {
+            inquiry.idle = seen;
             return Look::Idle;
         }
         decision.verdict = Verdict::Untouched;
@@ -249,19 +291,14 @@ fn look<T: Tables>(
     }
     decision.service = frontend.service;
     decision.generation = head.generation();
-    consult(tables, head, reach, past, decision)
+    consult(tables, head, past, inquiry)
 }
 
 /// Takes the decision from the table of `head`, unless it is not, or no longer, the table of the
 /// service and generation that were decided for, or leads to a slot that is not in it.
 #[inline(always)]
-fn consult<T: Tables>(
-    tables: &T,
-    head: HeadWord,
-    reach: Reach,
-    past: &impl Past,
-    decision: &mut Decision,
-) -> Look {
+fn consult<T: Tables>(tables: &T, head: HeadWord, past: &impl Past, inquiry: &mut Inquiry) -> Look {
+    let decision = &mut inquiry.decision;
     let identity = TableHeader::identity(decision.service, decision.generation);
     let mut stay = Stay::NONE;
     let Some(header) = tables.slot(head.slot()) else {
@@ -282,15 +319,16 @@ fn consult<T: Tables>(
         let (settings, lookup) = (words::low(extent), words::high(extent));
         let (service, header) = (decision.service, head.slot());
         let table = Table { service, header, settings, shape, lookup };
+        decision.table = table;
         let Some(first) = table.first() else {
             return Look::Replaced;
         };
-        let former = past.former();
-        let row = flow::standing(tables, first, shape.endpoints, &former);
+        inquiry.former = past.former(&inquiry.key);
+        let row = flow::standing(tables, first, shape.endpoints, &inquiry.former);
         decision.is_kept = row != NO_ROW;
         if decision.is_kept {
             decision.row = row;
-            decision.endpoint = former.endpoint;
+            decision.endpoint = inquiry.former.endpoint;
         } else {
             let Some((row, slot)) = table.draw(tables, first, &mut stay) else {
                 return Look::Replaced;
@@ -299,7 +337,7 @@ fn consult<T: Tables>(
             decision.endpoint = endpoint(tables, slot);
             decision.state = words::high(tables.slot_word(slot, words::ENDPOINT_ALIAS));
         }
-        if reach.covers(&decision.endpoint.address) {
+        if inquiry.reach.covers(&decision.endpoint.address) {
             decision.verdict = Verdict::Sent;
         } else {
             decision.verdict = Verdict::Refused;
@@ -313,9 +351,14 @@ fn consult<T: Tables>(
         let key = affinity::key(decision.service, &client::identify(tables, stay.by));
         tables.remember(&key, &stay.affinity(decision.endpoint));
     }
+    let is_drawn = decision.verdict == Verdict::Sent && !decision.is_kept;
+    if is_drawn && past.is_taken(&inquiry.key, &decision.endpoint) {
+        return Look::Taken;
+    }
     Look::Settled
 }
 
+/// Where the endpoint in `slot` is.
 #[inline(always)]
 pub(crate) fn endpoint<T: Slots>(tables: &T, slot: T::Slot) -> Peer {
     let address = words::address(

@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::vec;
 use std::vec::Vec;
 
+use holdfast_protocol::kernel::endpoint::Live;
 use holdfast_protocol::kernel::{
     Address, Affinity, AffinityKey, Frontend, LOOKUP_PER_SLOT, PROTOCOL_TCP, SETTINGS_SLOTS,
     feature, mapped, policy,
 };
 
 use super::*;
+use crate::limit::{Bound, Places, bounds, has_bounds, settle};
 use crate::words::{AffinityWords, FrontendWords, Slot};
 
 pub(crate) const SERVICE: u32 = 1;
@@ -31,6 +33,8 @@ pub(crate) struct Memory {
     pub(crate) slots: Vec<Slot>,
     affinities: HashMap<AffinityKey, usize>,
     remembered: Vec<AffinityWords>,
+    /// What is open and pending at the endpoint with this number, which is also its host.
+    live: Vec<u64>,
 }
 
 pub(crate) type Step = fn(&mut Memory);
@@ -127,6 +131,9 @@ impl Tables for Race<'_> {
     fn head(&self, service: u32) -> Option<HeadWord> {
         self.read(|memory| memory.heads.get(service as usize).copied())
     }
+    fn live(&self, state: u32) -> u64 {
+        self.read(|memory| memory.live[state as usize])
+    }
     fn random(&self) -> u32 {
         self.random.borrow_mut().pop().unwrap_or(0)
     }
@@ -139,6 +146,19 @@ impl Tables for Race<'_> {
     }
 }
 
+impl Looks for Race<'_> {
+    fn look(&self, inquiry: &mut Inquiry) -> Look {
+        Look::numbered(look(self, &NoPast, inquiry) as u32)
+    }
+}
+
+/// What becomes of a connection to `key`.
+fn decide(race: &Race<'_>, key: &FrontendKey, reach: Reach) -> Decision {
+    let mut inquiry = Inquiry::new(*key, reach);
+    super::decide(race, &mut inquiry);
+    inquiry.decision
+}
+
 impl Memory {
     /// One service at generation 1 with the endpoints 1 and 2, led to by `KEY`.
     fn new() -> Self {
@@ -149,6 +169,7 @@ impl Memory {
             slots: vec![[0; 4]; 12],
             affinities: HashMap::new(),
             remembered: Vec::new(),
+            live: vec![0; 16],
         };
         memory.pool[0] = frontend(&KEY, SERVICE, 1, Frontend::FOREVER);
         memory.table(0, SERVICE, 1, policy::RANDOM, &[1, 2]);
@@ -249,7 +270,7 @@ pub(crate) fn endpoint_slot(host: u8, threshold: u32, alias: usize) -> Slot {
     [
         word(address[0], address[1]),
         word(address[2], address[3]),
-        word(u32::from(port_be), threshold),
+        word(u32::from(port_be) | (1 << 16), threshold),
         word(u32::try_from(alias).unwrap(), u32::from(host)),
     ]
 }
@@ -260,6 +281,7 @@ enum Outcome {
     Untouched,
     Sent { host: Option<u8>, service: u32, generation: u32 },
     Refused(u16),
+    Limited,
     Unsettled,
 }
 
@@ -272,6 +294,10 @@ fn outcome(decision: &Decision) -> Outcome {
             generation: decision.generation,
         },
         Verdict::Refused => Outcome::Refused(decision.errno),
+        Verdict::Limited => {
+            assert_eq!(decision.errno, ECONNREFUSED);
+            Outcome::Limited
+        }
         Verdict::Unsettled => {
             assert_eq!(decision.errno, EAGAIN);
             Outcome::Unsettled
@@ -331,6 +357,99 @@ fn a_connection_is_sent_to_the_endpoint_the_random_word_selects() {
         // number.
         assert_eq!(race.reads.get(), 13);
     }
+}
+
+/// Makes the service have `hosts`, four bounds, and what is live at some of them.
+fn bounded(memory: &mut Memory, bounds: [u32; 4], hosts: &[u8], live: &[(u8, u64)]) {
+    let mut header = header(SERVICE, 1, hosts.len(), ECONNREFUSED, policy::RANDOM);
+    header[words::HEADER_SHAPE] |= u64::from(feature::LIMITS) << 56;
+    header[words::HEADER_EXTENT] = word(SETTINGS_SLOTS, 0);
+    memory.slots[0] = header;
+    memory.slots[1] = [word(bounds[0], bounds[1]), word(bounds[2], bounds[3]), 0, 0];
+    memory.slots[2] = [0; 4];
+    for (row, host) in hosts.iter().enumerate() {
+        memory.slots[3 + row] = endpoint_slot(*host, u32::MAX, row);
+    }
+    for (host, count) in live {
+        memory.live[usize::from(*host)] = *count;
+    }
+}
+
+impl Places for Race<'_> {
+    fn take(&self, state: u32, bound: Bound) -> bool {
+        let live = &mut self.memory.borrow_mut().live[state as usize];
+        let has_room = bound.has_room(*live);
+        *live += if has_room { Live::PENDING } else { 0 };
+        has_room
+    }
+}
+
+/// Where a connection is settled in maps that `change` has prepared, and how often in a row.
+fn settled(change: impl FnOnce(&mut Memory), times: usize) -> Vec<Option<Peer>> {
+    let race = Race::new(&[], &[]);
+    change(&mut race.memory.borrow_mut());
+    let one = |_| {
+        let mut decision = decide(&race, &KEY, Reach::Ipv4);
+        assert!(has_bounds(&decision));
+        let bound = bounds(&race, &decision).unwrap().endpoint;
+        settle(&race, &mut decision, bound, Reach::Ipv4).then_some(decision.endpoint)
+    };
+    (0..times).map(one).collect()
+}
+
+#[test]
+fn a_full_endpoint_gives_its_place_to_one_with_room() {
+    let full = 2 * Live::OPEN;
+    let with = |bounds, live: &[(u8, u64)], times| {
+        settled(|memory| bounded(memory, bounds, &[1, 2], live), times)
+    };
+    assert_eq!(with([0, 0, 2, 0], &[], 1), [Some(peer(1))]);
+    assert_eq!(with([0, 0, 2, 0], &[(1, full)], 1), [Some(peer(2))]);
+    assert_eq!(with([0, 0, 2, 0], &[(1, full), (2, full)], 1), [None]);
+    assert_eq!(with([0, 0, 0, 1], &[(1, Live::PENDING)], 1), [Some(peer(2))]);
+    assert_eq!(with([7, 0, 0, 0], &[(1, full)], 1), [Some(peer(1))], "that is the service's");
+    let places = [1, 1, 2, 2].map(|host| Some(peer(host)));
+    assert_eq!(with([0, 0, 2, 0], &[], 6), [&places[..], &[None, None]].concat());
+}
+
+#[test]
+fn an_endpoint_of_weight_0_is_no_way_out() {
+    let prepare = |memory: &mut Memory| {
+        bounded(memory, [0, 0, 1, 0], &[1, 2], &[(1, Live::OPEN)]);
+        memory.slots[4][words::ENDPOINT_PORT] &= !0xffff_0000;
+    };
+    assert_eq!(settled(prepare, 1), [None]);
+}
+
+#[test]
+fn a_table_that_is_being_replaced_is_no_way_out() {
+    let race = Race::new(&[], &[]);
+    bounded(&mut race.memory.borrow_mut(), [0, 0, 1, 0], &[1, 2], &[(1, Live::OPEN)]);
+    let mut decision = decide(&race, &KEY, Reach::Ipv4);
+    let bound = bounds(&race, &decision).unwrap().endpoint;
+    race.memory.borrow_mut().slots[0][words::HEADER_IDENTITY] = word(OTHER, 1);
+    assert_eq!(bounds(&race, &decision), None);
+    assert!(!settle(&race, &mut decision, bound, Reach::Ipv4));
+}
+
+#[test]
+fn of_two_endpoints_the_one_with_fewer_connections_is_taken() {
+    let with = |hosts: &[u8], live: &[(usize, u64)]| {
+        let race = Race::new(&[], &[]);
+        {
+            let mut memory = race.memory.borrow_mut();
+            memory.table(0, SERVICE, 1, policy::LEAST_CONNECTIONS, hosts);
+            live.iter().for_each(|(host, count)| memory.live[*host] = *count);
+        }
+        let decision = decide(&race, &KEY, Reach::Ipv4);
+        assert!(!has_bounds(&decision));
+        (outcome(&decision), decision.state)
+    };
+    assert_eq!(with(&[1, 2], &[]), (sent(1, 1), 1));
+    assert_eq!(with(&[1, 2], &[(1, Live::OPEN)]), (sent(2, 1), 2));
+    assert_eq!(with(&[1, 2], &[(1, Live::OPEN), (2, 2 * Live::OPEN)]), (sent(1, 1), 1));
+    assert_eq!(with(&[1, 2], &[(1, Live::PENDING)]), (sent(2, 1), 2));
+    assert_eq!(with(&[1], &[(1, 1_000_000)]), (sent(1, 1), 1));
 }
 
 #[test]

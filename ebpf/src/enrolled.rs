@@ -1,13 +1,14 @@
-//! The list of who is enrolled, and who it is that makes the call.
+//! The list of who is enrolled.
 
+use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::btf_maps::{Array, HashMap};
-use aya_ebpf::helpers::bpf_get_current_ancestor_cgroup_id;
 use aya_ebpf::macros::btf_map;
-use holdfast_ebpf::enrol::Enrolment;
+use holdfast_ebpf::client::Clients as _;
+use holdfast_ebpf::enrol::{self, Enrolment};
 use holdfast_protocol::kernel::{EnrolledKey, EnrolmentWord, limit};
 
+use crate::caller::Caller;
 use crate::maps::MAPPED;
-use crate::sock_addr::SockAddr;
 
 const ENROLLED_COUNT: usize = limit::ENROLLED as usize;
 
@@ -18,10 +19,22 @@ static ENROLMENT: Array<u64, 1, MAPPED> = Array::new();
 #[btf_map]
 static ENROLLED: HashMap<EnrolledKey, u32, ENROLLED_COUNT> = HashMap::new();
 
-/// Who makes the call.
-pub struct Caller<'a, 'c>(pub &'a SockAddr<'c>);
+/// Whether who makes the call is enrolled.
+#[inline(always)]
+pub fn is_enrolled(caller: Caller) -> bool {
+    hf_enrolled(caller.context()) != 0
+}
 
-impl Enrolment for Caller<'_, '_> {
+/// The same, as a function that the verifier looks at by itself: 1 or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_enrolled(context: *mut bpf_sock_addr) -> u64 {
+    // SAFETY: programs pass what the kernel has passed them.
+    let caller = unsafe { Caller::new(context) };
+    u64::from(enrol::is_enrolled(&caller))
+}
+
+impl Enrolment for Caller {
     #[inline(always)]
     fn word(&self) -> EnrolmentWord {
         match ENROLMENT.get_ptr(0) {
@@ -39,12 +52,11 @@ impl Enrolment for Caller<'_, '_> {
 
     #[inline(always)]
     fn ancestor(&self, level: u32) -> u64 {
-        // SAFETY: the helper takes any level, and answers 0 for one that the cgroup does not have.
-        unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
+        Caller::ancestor(*self, level)
     }
 
     #[inline(always)]
     fn namespace(&self) -> u64 {
-        self.0.namespace()
+        self.network_namespace()
     }
 }

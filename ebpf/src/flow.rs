@@ -12,16 +12,15 @@
 //! addresses lead one socket to one endpoint, so a new flow is drawn again when the endpoint it got
 //! is taken by another address of its socket, while there are [`limit::LOOKS`] left.
 
-use core::cell::Cell;
-
 use holdfast_protocol::kernel::{Flow, FlowKey, FrontendKey, Reply, limit};
 
 use crate::decide::{
-    Decision, NO_ROW, NO_SERVICE, Past, Slots, Tables, Verdict, decide_again, endpoint,
+    Decision, Inquiry, NO_ROW, NO_SERVICE, Past, Slots, Tables, Verdict, endpoint,
 };
-use crate::socket::{Peer, Reach};
+use crate::socket::Peer;
 
 /// Where something went before, if it went anywhere.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Former {
     /// The endpoint.
@@ -33,19 +32,22 @@ pub struct Former {
 }
 
 impl Former {
-    /// It went nowhere before.
-    pub const NONE: Self =
-        Self { endpoint: Peer { address: [0; 4], port_be: 0 }, row: NO_ROW, service: NO_SERVICE };
+    /// It went nowhere before, though it asked for `asked`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn none(asked: &Peer) -> Self {
+        Self { endpoint: *asked, row: NO_ROW, service: NO_SERVICE }
+    }
 
     /// What `flow`, read as the value of `key`, says.
     #[inline(always)]
     #[must_use]
     pub const fn of(flow: &Flow, key: &FlowKey) -> Self {
+        let endpoint = Peer { address: flow.address, port_be: flow.port_be };
         if flow.tag != key.tag() {
             // The kernel has given the value to another key meanwhile.
-            return Self::NONE;
+            return Self::none(&endpoint);
         }
-        let endpoint = Peer { address: flow.address, port_be: flow.port_be };
         Self { endpoint, row: flow.row, service: flow.service }
     }
 }
@@ -54,29 +56,37 @@ impl Former {
 pub trait Flows {
     /// Where its datagrams to `asked` went before.
     fn former(&self, asked: &Peer) -> Former;
-    /// What `endpoint` was last asked for as; an unset port (0) if it was not.
+    /// What `endpoint` was last asked for as; its port is [`NEVER`] if it was not.
     fn asked_as(&self, endpoint: &Peer) -> Peer;
 }
 
-/// What [`Flows::asked_as`] answers when the socket has not asked for the endpoint: no datagram can
-/// be sent to port 0.
-pub const NEVER: Peer = Peer { address: [0; 4], port_be: 0 };
+impl<F: Flows> Flows for &F {
+    #[inline(always)]
+    fn former(&self, asked: &Peer) -> Former {
+        F::former(self, asked)
+    }
+
+    #[inline(always)]
+    fn asked_as(&self, endpoint: &Peer) -> Peer {
+        F::asked_as(self, endpoint)
+    }
+}
 
 /// What `reply`, read as the value of `key`, says.
 #[inline(always)]
 #[must_use]
 pub const fn asked_as(reply: &Reply, key: &FlowKey) -> Peer {
-    if reply.tag != key.tag() {
-        return NEVER;
-    }
-    Peer { address: reply.address, port_be: reply.port_be }
+    let port_be = if reply.tag == key.tag() { reply.port_be } else { NEVER };
+    Peer { address: reply.address, port_be }
 }
 
-/// What becomes of a datagram, and what to remember of it.
+/// The port that [`Flows::asked_as`] answers with when the socket has not asked for the endpoint: no
+/// datagram can be sent to it.
+pub const NEVER: u16 = 0;
+
+/// What to remember of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Direction {
-    /// What becomes of it.
-    pub decision: Decision,
     /// Whether it begins a flow, or moves one: it counts as a connection.
     pub is_new: bool,
     /// Whether `FLOWS` does not say so yet.
@@ -89,61 +99,49 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// Whether there is anything to count: a flow that goes on is no connection.
+    /// Whether there is anything to count of it, which was decided so: a flow that goes on is no connection.
     #[inline(always)]
     #[must_use]
-    pub const fn counts(&self) -> bool {
-        self.is_new || self.decision.retries > 0 || !matches!(self.decision.verdict, Verdict::Sent)
+    pub const fn counts(&self, decision: &Decision) -> bool {
+        self.is_new || decision.retries > 0 || !matches!(decision.verdict, Verdict::Sent)
     }
 }
 
-/// Decides what becomes of a datagram to `key` by a socket that can name the addresses in `reach`.
-#[inline(always)]
-pub fn direct<T: Tables, F: Flows>(
-    tables: &T,
-    flows: &F,
-    key: &FrontendKey,
-    reach: Reach,
-) -> Direction {
-    let asked = Peer { address: key.address, port_be: key.port_be };
-    let past = FlowPast { flows, asked, former: Cell::new(Former::NONE) };
-    let decision = decide_again(tables, key, reach, &past);
-    remember(flows, asked, &past.former.get(), decision)
-}
+/// What was decided before about the flows of a socket.
+pub struct FlowPast<F>(pub F);
 
-/// What was decided before about a flow.
-struct FlowPast<'a, F: Flows> {
-    flows: &'a F,
-    asked: Peer,
-    /// Where it went before, once that has been read.
-    former: Cell<Former>,
-}
-
-impl<F: Flows> Past for FlowPast<'_, F> {
+impl<F: Flows> Past for FlowPast<F> {
     #[inline(always)]
-    fn former(&self) -> Former {
-        self.former.set(self.flows.former(&self.asked));
-        self.former.get()
+    fn former(&self, key: &FrontendKey) -> Former {
+        self.0.former(&asked(key))
     }
 
     /// Whether replies of `endpoint` are told as those of another address.
     #[inline(always)]
-    fn is_taken(&self, endpoint: &Peer) -> bool {
-        let known = self.flows.asked_as(endpoint);
-        known != NEVER && known != self.asked
+    fn is_taken(&self, key: &FrontendKey, endpoint: &Peer) -> bool {
+        let known = self.0.asked_as(endpoint);
+        known.port_be != NEVER && known != asked(key)
     }
 }
 
+/// What the datagram names.
 #[inline(always)]
-fn remember<F: Flows>(flows: &F, asked: Peer, former: &Former, decision: Decision) -> Direction {
+#[must_use]
+pub const fn asked(key: &FrontendKey) -> Peer {
+    Peer { address: key.address, port_be: key.port_be }
+}
+
+/// What to do about the datagram that was decided in `inquiry`.
+#[inline(always)]
+pub fn direct<F: Flows>(flows: &F, inquiry: &Inquiry) -> Direction {
+    let (asked, former, decision) = (asked(&inquiry.key), &inquiry.former, &inquiry.decision);
     let is_sent = decision.verdict == Verdict::Sent;
     let is_new = is_sent && (!decision.is_kept || former.service != decision.service);
     Direction {
-        decision,
         is_new,
         writes_flow: is_new || (is_sent && former.row != decision.row),
         writes_reply: is_sent && flows.asked_as(&decision.endpoint) != asked,
-        forgets_reply: decision.verdict == Verdict::Untouched && flows.asked_as(&asked) != NEVER,
+        forgets_reply: decision.verdict == Verdict::Untouched && flows.asked_as(&asked).port_be != NEVER,
     }
 }
 

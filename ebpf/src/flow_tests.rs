@@ -1,5 +1,6 @@
 //! Tests of flows, over maps that a writer changes between any two reads.
 
+use core::ops::Deref;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
@@ -10,7 +11,8 @@ use super::*;
 use crate::decide::tests::{
     KEY, Memory, OTHER, OTHER_KEY, Race, SERVICE, Step, endpoint_slot, frontend, header, peer,
 };
-use crate::decide::{EAGAIN, ECONNREFUSED, EHOSTUNREACH};
+use crate::decide::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, Look, Looks, decide, look};
+use crate::socket::Reach;
 
 const SOCKET: u64 = 4711;
 
@@ -32,17 +34,18 @@ fn map_key(peer: &Peer) -> FlowKey {
 impl Flows for Remembered {
     fn former(&self, asked: &Peer) -> Former {
         let flows = self.flows.borrow();
-        flows.get(&name(asked)).map_or(Former::NONE, |flow| Former::of(flow, &map_key(asked)))
+        flows.get(&name(asked)).map_or(Former::none(asked), |flow| Former::of(flow, &map_key(asked)))
     }
     fn asked_as(&self, endpoint: &Peer) -> Peer {
         let replies = self.replies.borrow();
-        replies.get(&name(endpoint)).map_or(NEVER, |reply| asked_as(reply, &map_key(endpoint)))
+        let never = Peer { port_be: NEVER, ..*endpoint };
+        replies.get(&name(endpoint)).map_or(never, |reply| asked_as(reply, &map_key(endpoint)))
     }
 }
 
 impl Remembered {
     /// What the program does with a direction.
-    fn remember(&self, asked: &Peer, direction: &Direction) {
+    fn remember(&self, asked: &Peer, direction: &Directed) {
         let Decision { endpoint, row, service, .. } = direction.decision;
         if direction.writes_flow {
             let (address, port_be) = (endpoint.address, endpoint.port_be);
@@ -61,25 +64,51 @@ impl Remembered {
     }
 }
 
-fn asked(key: &FrontendKey) -> Peer {
-    Peer { address: key.address, port_be: key.port_be }
+/// Looks for a datagram of the socket.
+struct Sender<'a>(&'a Race<'a>, &'a Remembered);
+
+impl Looks for Sender<'_> {
+    fn look(&self, inquiry: &mut Inquiry) -> Look {
+        look(self.0, &FlowPast(self.1), inquiry)
+    }
+}
+
+/// What becomes of a datagram to `key`.
+fn directed(race: &Race<'_>, remembered: &Remembered, key: &FrontendKey, reach: Reach) -> Directed {
+    let mut inquiry = Inquiry::new(*key, reach);
+    decide(&Sender(race, remembered), &mut inquiry);
+    Directed { decision: inquiry.decision, direction: direct(&remembered, &inquiry) }
+}
+
+/// What becomes of a datagram, and what to remember of it.
+struct Directed {
+    decision: Decision,
+    direction: Direction,
+}
+
+impl Deref for Directed {
+    type Target = Direction;
+
+    fn deref(&self) -> &Direction {
+        &self.direction
+    }
 }
 
 /// Sends a datagram to `key` and remembers what there is to.
-fn send_to(race: &Race<'_>, remembered: &Remembered, key: &FrontendKey) -> Direction {
-    let direction = direct(race, remembered, key, Reach::Ipv4);
+fn send_to(race: &Race<'_>, remembered: &Remembered, key: &FrontendKey) -> Directed {
+    let direction = directed(race, remembered, key, Reach::Ipv4);
     remembered.remember(&asked(key), &direction);
     direction
 }
 
-fn host(direction: &Direction) -> Option<u8> {
+fn host(direction: &Directed) -> Option<u8> {
     let decision = &direction.decision;
     (decision.verdict == Verdict::Sent)
         .then(|| (0..=u8::MAX).find(|host| peer(*host) == decision.endpoint))
         .flatten()
 }
 
-fn what(direction: &Direction) -> (Option<u8>, bool, bool, bool) {
+fn what(direction: &Directed) -> (Option<u8>, bool, bool, bool) {
     (host(direction), direction.is_new, direction.writes_flow, direction.writes_reply)
 }
 
@@ -88,7 +117,7 @@ fn established(race: &Race<'_>) -> Remembered {
     let remembered = Remembered::default();
     let first = send_to(race, &remembered, &KEY);
     assert_eq!(what(&first), (Some(1), true, true, true));
-    assert!(first.counts());
+    assert!(first.counts(&first.decision));
     remembered
 }
 
@@ -107,7 +136,7 @@ fn a_flow_keeps_its_endpoint_and_counts_once() {
     for _ in 0..3 {
         let next = send_to(&race, &remembered, &KEY);
         assert_eq!(what(&next), (Some(1), false, false, false));
-        assert!(!next.counts());
+        assert!(!next.counts(&next.decision));
     }
     assert_eq!(remembered.asked_as(&peer(1)), asked(&KEY));
     // Another socket draws for itself.
@@ -160,7 +189,7 @@ fn a_flow_without_any_endpoint_left_is_refused() {
     race.memory.borrow_mut().slots[0] = header(SERVICE, 1, 0, ECONNREFUSED, policy::RANDOM);
     let refused = send_to(&race, &remembered, &KEY);
     assert_eq!((refused.decision.verdict, refused.decision.errno), (Verdict::Refused, 111));
-    assert!(refused.counts() && !refused.writes_flow && !refused.writes_reply);
+    assert!(refused.counts(&refused.decision) && !refused.writes_flow && !refused.writes_reply);
 }
 
 #[test]
@@ -228,7 +257,7 @@ fn an_endpoint_that_is_asked_for_by_its_own_name_answers_by_it() {
     let untouched = send_to(&race, &remembered, &direct_key);
     assert_eq!(untouched.decision.verdict, Verdict::Untouched);
     assert!(untouched.forgets_reply && !untouched.is_new);
-    assert_eq!(remembered.asked_as(&peer(1)), NEVER);
+    assert_eq!(remembered.asked_as(&peer(1)).port_be, NEVER);
     // The flow is where it was, and its next reply has its name again.
     assert_eq!(what(&send_to(&race, &remembered, &KEY)), (Some(1), false, false, true));
 }
@@ -239,7 +268,7 @@ fn what_was_written_for_another_key_is_not_taken_for_ones_own() {
     let remembered = established(&race);
     remembered.flows.borrow_mut().values_mut().for_each(|flow| flow.tag ^= 1);
     remembered.replies.borrow_mut().values_mut().for_each(|reply| reply.tag ^= 1);
-    assert_eq!(remembered.asked_as(&peer(1)), NEVER);
+    assert_eq!(remembered.asked_as(&peer(1)).port_be, NEVER);
     assert_eq!(what(&send_to(&race, &remembered, &KEY)), (Some(1), true, true, true));
 }
 
@@ -247,7 +276,7 @@ fn what_was_written_for_another_key_is_not_taken_for_ones_own() {
 fn a_datagram_never_changes_its_family() {
     // The kernel refuses an IPv6 datagram that a program turns to an IPv4-mapped address.
     let race = quiet(|_| {});
-    let direction = direct(&race, &Remembered::default(), &KEY, Reach::Native);
+    let direction = directed(&race, &Remembered::default(), &KEY, Reach::Native);
     assert_eq!(direction.decision.errno, EHOSTUNREACH);
     assert_eq!(direction.decision.verdict, Verdict::Refused);
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::btf_maps::LruHashMap;
 use aya_ebpf::macros::btf_map;
+use holdfast_ebpf::decide::Inquiry;
 use holdfast_ebpf::flow::{self, Direction, Flows, Former, NEVER};
 use holdfast_ebpf::socket::Peer;
 use holdfast_protocol::kernel::{Flow, FlowKey, Reply, limit};
@@ -26,7 +27,7 @@ impl Flows for SocketFlows {
         match FLOWS.get_ptr(&key) {
             // SAFETY: the lookup is of this run, so the value stays mapped until it ends.
             Some(flow) => Former::of(&unsafe { read_flow(flow) }, &key),
-            None => Former::NONE,
+            None => Former::none(asked),
         }
     }
 
@@ -36,19 +37,20 @@ impl Flows for SocketFlows {
         match REPLIES.get_ptr(&key) {
             // SAFETY: as above.
             Some(reply) => flow::asked_as(&unsafe { read_reply(reply) }, &key),
-            None => NEVER,
+            None => Peer { port_be: NEVER, ..*endpoint },
         }
     }
 }
 
 impl SocketFlows {
-    /// Remembers what `direction` says of a datagram to `asked`.
+    /// Remembers what `direction` says of the datagram that `inquiry` was decided for.
     ///
     /// When the kernel has no element for it, which takes every CPU to be inserting at once, the
     /// datagram is governed all the same: the next one begins the flow again.
     #[inline(always)]
-    pub fn remember(&self, asked: &Peer, direction: &Direction) {
-        let decision = &direction.decision;
+    pub fn remember(&self, inquiry: &Inquiry, direction: &Direction) {
+        let decision = &inquiry.decision;
+        let asked = &flow::asked(&inquiry.key);
         if direction.writes_flow {
             let key = self.key(asked);
             let flow = Flow {

@@ -7,9 +7,20 @@
 //! ```
 //!
 //! Whatever is added to a live count on one step is taken away on a later one of the same socket, and
-//! each step is taken once: the phase lies in the socket's storage and is exchanged atomically. So it
+//! each step is taken once: the phase is exchanged atomically, in one word with the socket's cookie. So it
 //! does not matter that the kernel may tell an end twice (the state of a socket, and its release), nor
 //! who else looks at the socket at that moment.
+//!
+//! A connection of a service with bounds takes its place before all that, when it is decided:
+//!
+//! ```text
+//! RESERVED ── attempt ──► PENDING      RESERVED ── connected ──► OPEN
+//!     └── closed, or released: it never began ──► IDLE
+//! ```
+//!
+//! A TCP connection outlives the last descriptor of its socket, and then it is the end of the connection
+//! that nobody needs the socket's state after; of any other socket it is the last descriptor. Whoever
+//! comes last frees it: a phase says whether the descriptors have gone.
 //!
 //! An attempt begins when the kernel is about to send the first segment. What fails before that (no
 //! route, no local port) was never pending, and nothing has to be taken back for it.
@@ -48,6 +59,10 @@ pub enum Event {
     Connected,
     /// It has ended, or the socket goes elsewhere.
     Closed,
+    /// Nobody has the socket any more. What has begun may go on; what has not never will.
+    Abandoned,
+    /// Likewise, and nothing goes on.
+    Released,
 }
 
 /// What came of an event.
@@ -65,6 +80,10 @@ pub enum Outcome {
     Closed,
     /// An attempt came to nothing.
     Failed,
+    /// It gives its place back without ever having begun.
+    Dropped,
+    /// It goes on without a descriptor.
+    Left,
 }
 
 /// What an event makes of a connection.
@@ -83,22 +102,42 @@ pub struct Step {
 #[inline(always)]
 #[must_use]
 pub const fn step(phase: u64, event: Event) -> Step {
-    let (next, outcome) = match (phase, event) {
+    let (abandoned, stage) = (phase & phase::ABANDONED, phase & !phase::ABANDONED);
+    let (next, outcome) = match (stage, event) {
         (phase::IDLE, Event::Attempt) => (phase::PENDING, Outcome::Begun),
         (phase::IDLE, Event::Connected) => (phase::OPEN, Outcome::Connected),
         (phase::PENDING, Event::Established) => (phase::OPEN, Outcome::Established),
-        (phase::PENDING, Event::Closed) => (phase::IDLE, Outcome::Failed),
-        (phase::OPEN, Event::Closed) => (phase::IDLE, Outcome::Closed),
-        _ => (phase, Outcome::Unchanged),
+        (phase::PENDING, Event::Closed | Event::Released) => (phase::IDLE, Outcome::Failed),
+        (phase::RESERVED, Event::Attempt) => (phase::PENDING, Outcome::Begun),
+        (phase::RESERVED, Event::Connected) => (phase::OPEN, Outcome::Connected),
+        (phase::RESERVED, Event::Closed | Event::Abandoned | Event::Released) => {
+            (phase::IDLE, Outcome::Dropped)
+        }
+        (phase::OPEN, Event::Closed | Event::Released) => (phase::IDLE, Outcome::Closed),
+        (phase::PENDING | phase::OPEN, Event::Abandoned) if abandoned == 0 => {
+            return Step { next: phase | phase::ABANDONED, live: 0, outcome: Outcome::Left };
+        }
+        _ => return Step { next: phase, live: 0, outcome: Outcome::Unchanged },
     };
-    Step { next, live: counted(next).wrapping_sub(counted(phase)), outcome }
+    let live = counted(next).wrapping_sub(counted(stage));
+    Step { next: if next == phase::IDLE { next } else { next | abandoned }, live, outcome }
+}
+
+/// Whether nobody needs the state of a socket any more after `step`, which was taken from `phase` for
+/// `event`.
+#[inline(always)]
+#[must_use]
+pub const fn is_last(phase: u64, event: Event, step: &Step) -> bool {
+    let has_descriptors =
+        phase & phase::ABANDONED == 0 && !matches!(event, Event::Abandoned | Event::Released);
+    step.next == phase::IDLE && !has_descriptors
 }
 
 /// What a connection in `phase` has added to the words of what is live.
 #[inline(always)]
 const fn counted(phase: u64) -> u64 {
-    match phase {
-        phase::PENDING => Live::PENDING,
+    match phase & !phase::ABANDONED {
+        phase::PENDING | phase::RESERVED => Live::PENDING,
         phase::OPEN => Live::OPEN,
         _ => 0,
     }
@@ -121,7 +160,7 @@ pub const fn tcp_event(operation: u32, state: u32) -> Event {
 #[inline(always)]
 #[must_use]
 pub const fn release_event(is_tcp: bool, state: u32) -> Event {
-    if is_tcp && state != CLOSE { Event::None } else { Event::Closed }
+    if is_tcp && state != CLOSE { Event::Abandoned } else { Event::Released }
 }
 
 /// What a closed TCP connection has carried.
@@ -158,13 +197,32 @@ mod tests {
 
     use super::*;
 
-    const PHASES: [u64; 3] = [phase::IDLE, phase::PENDING, phase::OPEN];
-    const EVENTS: [Event; 5] =
-        [Event::None, Event::Attempt, Event::Established, Event::Connected, Event::Closed];
+    const PHASES: [u64; 6] = [
+        phase::IDLE,
+        phase::PENDING,
+        phase::RESERVED,
+        phase::OPEN,
+        phase::PENDING | phase::ABANDONED,
+        phase::OPEN | phase::ABANDONED,
+    ];
+    const EVENTS: [Event; 7] = [
+        Event::None,
+        Event::Attempt,
+        Event::Established,
+        Event::Connected,
+        Event::Closed,
+        Event::Abandoned,
+        Event::Released,
+    ];
 
     /// The live counts and the outcomes after `events`.
     fn after(events: &[Event]) -> (Live, Vec<Outcome>) {
-        let (mut phase, mut live, mut outcomes) = (phase::IDLE, 0_u64, Vec::new());
+        after_from(phase::IDLE, events)
+    }
+
+    /// Likewise, of a connection that is in `phase` already.
+    fn after_from(phase: u64, events: &[Event]) -> (Live, Vec<Outcome>) {
+        let (mut phase, mut live, mut outcomes) = (phase, counted(phase), Vec::new());
         for event in events {
             let step = step(phase, *event);
             phase = step.next;
@@ -187,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_was_taken_is_given_back_or_used() {
+        use Event::{Abandoned, Attempt, Closed, Connected, Established};
+        let after = |events: &[Event]| after_from(phase::RESERVED, events);
+        assert_eq!(after(&[]).0, Live(Live::PENDING));
+        assert_eq!(after(&[Attempt, Established, Closed]).0, Live(0));
+        assert_eq!(after(&[Connected]).0, Live(Live::OPEN));
+        for end in [Closed, Abandoned] {
+            assert_eq!(after(&[end]), (Live(0), [Outcome::Dropped].to_vec()));
+        }
+        // What has begun goes on after the last descriptor.
+        assert_eq!(after(&[Attempt, Abandoned]).0, Live(Live::PENDING));
+    }
+
+    #[test]
     fn what_was_never_attempted_counts_nothing() {
         let (live, outcomes) = after(&[Event::Closed, Event::Established, Event::None]);
         assert_eq!((live, outcomes), (Live(0), [Outcome::Unchanged; 3].to_vec()));
@@ -206,23 +278,50 @@ mod tests {
 
     #[test]
     fn whatever_happens_the_end_leaves_nothing_behind() {
-        // Every sequence of up to six events, by counting in base five.
-        for length in 0..=6_u32 {
-            for number in 0..5_usize.pow(length) {
-                let digit = |place: u32| EVENTS[number / 5_usize.pow(place) % 5];
+        // Every sequence of up to six events, by counting in base seven.
+        for (length, from) in (0..=6_u32).flat_map(|length| PHASES.map(|phase| (length, phase))) {
+            for number in 0..EVENTS.len().pow(length) {
+                let digit = |place: u32| EVENTS[number / EVENTS.len().pow(place) % EVENTS.len()];
                 let mut events: Vec<Event> = (0..length).map(digit).collect();
-                let before = after(&events).0;
+                let before = after_from(from, &events).0;
                 assert!(before.open() + before.pending() <= 1, "{events:?}");
                 events.push(Event::Closed);
-                assert_eq!(after(&events).0, Live(0), "{events:?}");
+                assert_eq!(after_from(from, &events).0, Live(0), "{events:?}");
             }
         }
+    }
+
+    /// Descriptors and connection end in any order, and only the last of the two frees the state.
+    #[test]
+    fn the_state_of_a_socket_is_freed_once_by_whoever_comes_last() {
+        use Event::{Abandoned, Attempt, Closed, Connected, Established, Released};
+        let freed_at = |events: &[Event]| {
+            let mut phase = phase::IDLE;
+            let mut freed = Vec::new();
+            for (at, event) in events.iter().enumerate() {
+                let step = step(phase, *event);
+                if is_last(phase, *event, &step) {
+                    freed.push(at);
+                }
+                phase = step.next;
+            }
+            freed
+        };
+        assert_eq!(freed_at(&[Attempt, Established, Closed, Released]), [3]);
+        assert_eq!(freed_at(&[Attempt, Established, Abandoned, Closed]), [3]);
+        assert_eq!(freed_at(&[Attempt, Abandoned, Established, Closed]), [3]);
+        assert_eq!(freed_at(&[Attempt, Abandoned, Closed]), [2]);
+        assert_eq!(freed_at(&[Connected, Closed, Connected, Released]), [3]);
+        assert_eq!(freed_at(&[Released]), [0]);
+        // The kernel has not told of the attempt: nothing goes on that would be counted.
+        assert_eq!(freed_at(&[Abandoned]), [0]);
+        assert_eq!(freed_at(&[Attempt, Established, Closed]), []);
     }
 
     #[test]
     fn a_phase_of_another_build_is_left_alone() {
         for event in EVENTS {
-            assert_eq!(step(77, event), Step { next: 77, live: 0, outcome: Outcome::Unchanged });
+            assert_eq!(step(8, event), Step { next: 8, live: 0, outcome: Outcome::Unchanged });
         }
     }
 
@@ -234,9 +333,9 @@ mod tests {
         for (operation, state) in [(10, 2), (10, 4), (1, 7), (4, 1), (11, 7), (0, 0)] {
             assert_eq!(tcp_event(operation, state), Event::None, "{operation} {state}");
         }
-        assert_eq!(release_event(true, CLOSE), Event::Closed);
-        assert_eq!(release_event(true, ESTABLISHED), Event::None);
-        assert_eq!(release_event(false, ESTABLISHED), Event::Closed);
+        assert_eq!(release_event(true, CLOSE), Event::Released);
+        assert_eq!(release_event(true, ESTABLISHED), Event::Abandoned);
+        assert_eq!(release_event(false, ESTABLISHED), Event::Released);
     }
 
     #[test]

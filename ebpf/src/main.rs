@@ -2,10 +2,13 @@
 //! endpoints, and `getpeername(2)` tells the client the address it asked for; `sendto(2)` and
 //! `recvfrom(2)` of sockets that are not connected likewise.
 //!
-//! - [`maps`], [`enrolled`], [`flows`], [`search`]: the maps, and the only code that reads and writes them.
-//! - [`counting`]: what is counted of a connection after the system call.
-//! - [`sock_addr`]: the socket and the address of the system call.
 //! - [`programs`], [`datagrams`]: the programs, of connections and of datagrams.
+//! - [`steps`]: what they do one after the other, each a function of its own to the verifier.
+//! - [`caller`], [`sock_addr`]: the socket and the address of the system call.
+//! - [`maps`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
+//!   writes them.
+//! - [`counting`]: what is counted of a connection after the system call.
+//! - [`places`]: places under a bound, taken and given back.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
 //! They run once for each system call and each change of a connection's state, and for no packet that a
@@ -15,6 +18,8 @@
 //! let through; and nothing here knows how large a map is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod caller;
 #[cfg(target_arch = "bpf")]
 mod counting;
 #[cfg(target_arch = "bpf")]
@@ -26,11 +31,17 @@ mod flows;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod places;
+#[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]
 mod search;
 #[cfg(target_arch = "bpf")]
+mod seats;
+#[cfg(target_arch = "bpf")]
 mod sock_addr;
+#[cfg(target_arch = "bpf")]
+mod steps;
 
 /// On any other target there is nothing to run: `build.sh` compiles this for the kernel.
 #[cfg(not(target_arch = "bpf"))]

@@ -4,12 +4,9 @@
 //! every index goes through a lookup that the kernel bounds.
 
 use core::arch::asm;
-use core::ffi::c_void;
-use core::ptr;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::affinity::Affinities;
@@ -21,11 +18,11 @@ use holdfast_protocol::kernel::endpoint::EndpointState;
 use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
     Address, Affinity, AffinityKey, EndpointSlot, Frontend, FrontendKey, HeadWord, ServiceCounters,
-    ServiceRecord, SocketState, limit,
+    ServiceRecord, limit,
 };
 
+use crate::caller::Caller;
 use crate::search;
-use crate::sock_addr::SockAddr;
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
@@ -50,9 +47,6 @@ static COUNTERS: PerCpuArray<ServiceCounters, SERVICE_COUNT> = PerCpuArray::new(
 static CURSORS: Array<u64, SERVICE_COUNT> = Array::new();
 #[btf_map]
 static AFFINITIES: LruHashMap<AffinityKey, Affinity, AFFINITY_COUNT> = LruHashMap::new();
-/// What is remembered of a socket; see [`crate::sock_addr`].
-#[btf_map]
-pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 #[btf_map]
 static ENDPOINTS: Array<EndpointState, ENDPOINT_COUNT, MAPPED> = Array::new();
 #[btf_map]
@@ -77,10 +71,10 @@ impl Slots for Arrays {
     }
 }
 
-/// The maps that lead from a frontend to an endpoint, read for this socket.
-pub struct Maps<'a>(pub &'a SockAddr<'a>);
+/// The maps that lead from a frontend to an endpoint, read for this caller.
+pub struct Maps(pub Caller);
 
-impl Clients for Maps<'_> {
+impl Clients for Maps {
     #[inline(always)]
     fn cgroup(&self) -> u64 {
         self.0.cgroup()
@@ -97,7 +91,7 @@ impl Clients for Maps<'_> {
     }
 }
 
-impl Slots for Maps<'_> {
+impl Slots for Maps {
     type Slot = *const Slot;
 
     #[inline(always)]
@@ -111,7 +105,7 @@ impl Slots for Maps<'_> {
     }
 }
 
-impl Affinities for Maps<'_> {
+impl Affinities for Maps {
     type Affinity = *mut AffinityWords;
 
     #[inline(always)]
@@ -145,7 +139,7 @@ impl Affinities for Maps<'_> {
     }
 }
 
-impl Tables for Maps<'_> {
+impl Tables for Maps {
     type Element = *const FrontendWords;
 
     #[inline(always)]
@@ -187,6 +181,16 @@ impl Tables for Maps<'_> {
     fn search(&self, first: u32, rows: u32, endpoint: &Peer) -> u32 {
         search::search(first, rows, endpoint)
     }
+
+    #[inline(always)]
+    fn live(&self, state: u32) -> u64 {
+        match endpoint(state) {
+            // SAFETY: the lookup bounds `state`, and an array's values stay mapped. Others add to the
+            // word meanwhile, hence one volatile load of 8 bytes.
+            Some(endpoint) => unsafe { (&raw const (*endpoint).live).read_volatile() },
+            None => 0,
+        }
+    }
 }
 
 /// What is counted of a service on this CPU. `None` if there is no such service.
@@ -205,19 +209,6 @@ pub fn traffic(service: u32) -> Option<*mut Traffic> {
 #[inline(always)]
 pub fn endpoint(number: u32) -> Option<*mut EndpointState> {
     if number == EndpointSlot::NO_STATE { None } else { ENDPOINTS.get_ptr_mut(number) }
-}
-
-/// What is remembered of `socket`; null if nothing is. For programs that are not given an address.
-///
-/// # Safety
-///
-/// `socket` is the socket, or the context that stands for it, of this run of the program.
-#[inline(always)]
-pub unsafe fn stored(socket: *mut c_void) -> *mut SocketState {
-    let map = (&raw const SOCKETS).cast_mut().cast();
-    // SAFETY: the map is one of socket storage and the socket valid by the contract above. Without
-    // the flag that asks for it, nothing is made.
-    unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), 0) }.cast()
 }
 
 /// Adds to a counter. Atomic, also for counters of one CPU, because a program that runs for
@@ -242,25 +233,25 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
     }
 }
 
-/// Adds to a number that all CPUs share, and says what it was before.
+/// Adds to a word and returns what it was, in one step.
 ///
 /// # Safety
 ///
-/// `number` points into a map value that the program looked up in this run.
+/// As for [`add`].
 #[inline(always)]
-unsafe fn fetch_add(number: *mut u64, amount: u64) -> u64 {
-    let mut before = amount;
-    // SAFETY: `number` is a valid, aligned number by the contract above; the instruction (Linux
-    // 5.12) touches those 8 bytes and nothing else. In assembly for the reason of `add`.
+pub unsafe fn fetch_add(word: *mut u64, amount: u64) -> u64 {
+    let mut value = amount;
+    // SAFETY: `word` is valid and aligned by the contract above; the instruction touches those 8
+    // bytes and the register that it adds from, which it leaves as what it has found.
     unsafe {
         asm!(
-            "{before} = atomic_fetch_add((u64 *)({number} + 0), {before})",
-            number = in(reg) number,
-            before = inout(reg) before,
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
             options(nostack),
         );
     }
-    before
+    value
 }
 
 /// Makes `word` be `to` if it is `from`, in one step. Returns whether it was.

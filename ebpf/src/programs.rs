@@ -6,15 +6,15 @@ use core::panic::PanicInfo;
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
-use holdfast_ebpf::decide::{Decision, Verdict, decide};
-use holdfast_ebpf::enrol::is_enrolled;
+use holdfast_ebpf::decide::{Decision, Inquiry, Verdict, decide};
+use holdfast_ebpf::limit;
 use holdfast_ebpf::socket::{self, Peer};
-use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_UDP, SocketState, phase};
+use holdfast_protocol::kernel::FrontendKey;
 
-use crate::counting;
-use crate::enrolled::Caller;
-use crate::maps::{self, Maps};
+use crate::enrolled::is_enrolled;
 use crate::sock_addr::SockAddr;
+use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
+use crate::{counting, maps, seats};
 
 /// The system call goes on, with the address as the program leaves it.
 pub const PROCEED: i32 = 1;
@@ -65,45 +65,39 @@ pub fn hf_sock_release(context: SockContext) -> i32 {
 }
 
 #[inline(always)]
-fn connect(socket: &SockAddr<'_>) -> i32 {
+fn connect(socket: &SockAddr) -> i32 {
     let Some(protocol) = socket.governed() else {
         return PROCEED;
     };
-    if !is_enrolled(&Caller(socket)) {
-        socket.forget();
+    let caller = socket.caller();
+    if !is_enrolled(caller) {
+        hf_forget(caller.context());
         return PROCEED;
     }
     let Peer { address, port_be } = socket.peer();
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
-    let decision = decide(&Maps(socket), &key, socket.reach());
-    tally(&decision, 1);
+    let mut inquiry = Inquiry::new(key, socket.reach());
+    decide(&Connection(caller), &mut inquiry);
+    if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
+        hf_admit(caller.context(), &raw mut inquiry);
+    }
+    if inquiry.decision.verdict == Verdict::Sent {
+        hf_remember(caller.context(), &raw mut inquiry);
+    }
+    let decision = &inquiry.decision;
+    tally(decision, 1);
     match decision.verdict {
         Verdict::Untouched => {
             // A socket may connect again; what was remembered is of its former peer.
-            socket.forget();
+            hf_forget(caller.context());
             PROCEED
         }
         Verdict::Sent => {
-            let stored = socket.remember(SocketState {
-                original_address: address,
-                endpoint_address: decision.endpoint.address,
-                original_port_be: port_be,
-                endpoint_port_be: decision.endpoint.port_be,
-                service: decision.service,
-                generation: decision.generation,
-                endpoint: decision.state,
-                phase: phase::IDLE,
-                since_ns: 0,
-            });
-            if protocol == PROTOCOL_UDP && !stored.is_null() {
-                // SAFETY: not null, so it is this socket's storage.
-                unsafe { counting::connected(stored) };
-            }
             socket.rename(decision.endpoint);
             PROCEED
         }
         // What was remembered stays: a datagram socket keeps its former peer when this fails.
-        Verdict::Refused | Verdict::Unsettled => refuse(decision.errno),
+        Verdict::Refused | Verdict::Limited | Verdict::Unsettled => refuse(decision.errno),
     }
 }
 
@@ -116,9 +110,9 @@ pub fn refuse(errno: u16) -> i32 {
 }
 
 #[inline(always)]
-fn getpeername(socket: &SockAddr<'_>) -> i32 {
-    if let Some(state) = socket.remembered()
-        && let Some(original) = socket::asked_for(&state, socket.peer(), socket.reach())
+fn getpeername(socket: &SockAddr) -> i32 {
+    if let Some(state) = seats::remembered(socket.caller())
+        && let Some(original) = socket::asked_for(state, socket.peer(), socket.reach())
     {
         socket.rename(original);
     }
@@ -138,6 +132,7 @@ pub fn tally(decision: &Decision, connections: u64) {
             Verdict::Untouched => {}
             Verdict::Sent => maps::add(&raw mut (*counters).connections, connections),
             Verdict::Refused => maps::add(&raw mut (*counters).refused, 1),
+            Verdict::Limited => maps::add(&raw mut (*counters).limited, 1),
             Verdict::Unsettled => maps::add(&raw mut (*counters).unsettled, 1),
         }
         if decision.retries > 0 {

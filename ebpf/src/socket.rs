@@ -90,7 +90,7 @@ mod tests {
             service: 7,
             generation: 3,
             endpoint: 9,
-            phase: 0,
+            seat: 0,
             since_ns: 0,
         }
     }

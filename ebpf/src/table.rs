@@ -3,6 +3,7 @@
 //! Each way out of the table is an answer of its own, `None`: what was read belongs to a table that is being
 //! replaced, and whoever asked looks again.
 
+use holdfast_protocol::kernel::endpoint::Live;
 use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, SETTINGS_SLOTS, feature, policy};
 
 use crate::affinity::{self, Stay};
@@ -12,8 +13,9 @@ use crate::words;
 use crate::{choose, client};
 
 /// A table that was found.
-#[derive(Clone, Copy)]
-pub(crate) struct Table {
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
     /// The service number it is of.
     pub service: u32,
     /// The slot of its header.
@@ -29,13 +31,14 @@ pub(crate) struct Table {
 impl Table {
     /// The slot of its first endpoint.
     #[inline(always)]
+    #[must_use]
     pub fn first(&self) -> Option<u32> {
         self.header.checked_add(1)?.checked_add(self.settings)
     }
 
     /// The row and the slot of the endpoint that a connection gets; `first` is the slot of the first.
     #[inline(always)]
-    pub fn draw<T: Tables>(
+    pub(crate) fn draw<T: Tables>(
         &self,
         tables: &T,
         first: u32,
@@ -58,6 +61,7 @@ impl Table {
                 return Some(choose::turn(tables.turn(self.service), shape.endpoints));
             }
             policy::MAGLEV => return self.look_up(tables, first),
+            policy::LEAST_CONNECTIONS if shape.endpoints > 1 => return self.lighter(tables, first),
             _ => choose::row(tables.random(), shape.endpoints),
         };
         if shape.policy != policy::WEIGHTED {
@@ -70,6 +74,20 @@ impl Table {
             return None;
         }
         Some(choose::alias(row, threshold, alias, tables.random()))
+    }
+
+    /// Of two rows that are drawn, that of the endpoint with fewer connections for its weight.
+    #[inline(always)]
+    fn lighter<T: Tables>(&self, tables: &T, first: u32) -> Option<u32> {
+        let loaded = |row: u32| {
+            let slot = tables.slot(first.checked_add(row)?)?;
+            let state = words::high(tables.slot_word(slot, words::ENDPOINT_ALIAS));
+            let weight = words::weight(tables.slot_word(slot, words::ENDPOINT_PORT));
+            Some((Live(tables.live(state)), weight))
+        };
+        let one = choose::row(tables.random(), self.shape.endpoints);
+        let other = choose::other_row(one, self.shape.endpoints, tables.random());
+        Some(if choose::has_fewer(loaded(one)?, loaded(other)?) { other } else { one })
     }
 
     /// The row of the endpoint that the client stays with, or of one that is chosen for it now.

@@ -9,6 +9,8 @@ use holdfast_protocol::kernel::{
     Address, Affinity, EndpointSlot, Frontend, SLOT_BYTES, Settings, TableHeader,
 };
 
+use crate::limit::{Bound, Bounds};
+
 /// A slot of `TABLES`, word by word.
 pub type Slot = [u64; SLOT_BYTES / size_of::<u64>()];
 /// A value of `AFFINITIES`, word by word.
@@ -26,6 +28,10 @@ pub const HEADER_IDENTITY: usize = 0;
 pub const HEADER_SHAPE: usize = 1;
 /// Word of a [`TableHeader`]: how many slots of settings and how many lookup entries there are.
 pub const HEADER_EXTENT: usize = 2;
+/// Word of a [`Settings`]: the service's bounds.
+pub const SETTINGS_SERVICE: usize = 0;
+/// Word of a [`Settings`]: each endpoint's bounds.
+pub const SETTINGS_ENDPOINT: usize = 1;
 /// Word of the first slot of [`Settings`]: how long a client stays, and how clients are told apart.
 pub const SETTINGS_CLIENTS: usize = 3;
 /// Word of an [`EndpointSlot`]: the first half of its address.
@@ -62,7 +68,10 @@ const _: () = {
     assert!(offset_of!(Affinity, row) == 20 && offset_of!(Affinity, until) == 24);
     assert!(offset_of!(EndpointSlot, address) == 0 && offset_of!(EndpointSlot, port_be) == 16);
     assert!(offset_of!(EndpointSlot, threshold) == 20 && offset_of!(EndpointSlot, alias) == 24);
-    assert!(offset_of!(EndpointSlot, state) == 28);
+    assert!(offset_of!(EndpointSlot, state) == 28 && offset_of!(EndpointSlot, weight) == 18);
+    assert!(offset_of!(Settings, open) == 0 && offset_of!(Settings, pending) == 4);
+    assert!(offset_of!(Settings, endpoint_open) == 8);
+    assert!(offset_of!(Settings, endpoint_pending) == 12);
 };
 
 /// The field at the lower offset of a word of two 32-bit fields.
@@ -87,6 +96,7 @@ pub const fn frontend(lead: u64, span: u64) -> Frontend {
 }
 
 /// What a [`TableHeader`] says about the slots that follow it.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// How many endpoints follow.
@@ -131,6 +141,23 @@ pub const fn affinity_ns(word: u64) -> u64 {
 #[must_use]
 pub const fn hash_by(word: u64) -> u8 {
     (high(word) >> 16) as u8
+}
+
+/// The two [`Bound`]s in the first two words of a [`Settings`].
+#[inline(always)]
+#[must_use]
+pub const fn bounds(service: u64, endpoint: u64) -> Bounds {
+    Bounds {
+        service: Bound { open: low(service), pending: high(service) },
+        endpoint: Bound { open: low(endpoint), pending: high(endpoint) },
+    }
+}
+
+/// The weight in the word [`ENDPOINT_PORT`].
+#[inline(always)]
+#[must_use]
+pub const fn weight(word: u64) -> u16 {
+    (word >> 16) as u16
 }
 
 /// The address in the words [`ENDPOINT_ADDRESS_HIGH`] and [`ENDPOINT_ADDRESS_LOW`].

@@ -13,6 +13,8 @@ pub struct Service {
     balancing: String,
     no_endpoint: &'static str,
     endpoints: Vec<(SocketAddr, String)>,
+    /// Further keys, a line each.
+    more: Vec<String>,
 }
 
 impl Service {
@@ -28,6 +30,7 @@ impl Service {
             balancing: "policy: random".to_owned(),
             no_endpoint: "refuse",
             endpoints: Vec::new(),
+            more: Vec::new(),
         }
     }
 
@@ -71,6 +74,13 @@ impl Service {
         self.balanced("policy: weighted").endpoint_with(endpoint, &format!("weight: {weight}"))
     }
 
+    /// With a further key, as it is written: `limits: { connections: 1 }`.
+    #[must_use]
+    pub fn key(mut self, line: &str) -> Self {
+        self.more.push(line.to_owned());
+        self
+    }
+
     /// With another answer to a connection for which there is no endpoint.
     #[must_use]
     pub const fn no_endpoint(mut self, answer: &'static str) -> Self {
@@ -92,6 +102,9 @@ impl Display for Service {
         )?;
         writeln!(f, "    load_balancing: {{ {} }}", self.balancing)?;
         writeln!(f, "    no_endpoint: {}", self.no_endpoint)?;
+        for line in &self.more {
+            writeln!(f, "    {line}")?;
+        }
         if self.endpoints.is_empty() {
             return writeln!(f, "    endpoints: []");
         }

@@ -307,6 +307,8 @@ pub struct ServiceRow {
     pub connections: u64,
     /// Connections refused so far.
     pub refused: u64,
+    /// Connections refused so far because a limit was reached.
+    pub limited: u64,
     /// What became of those that were sent to an endpoint.
     pub traffic: TrafficRow,
     /// Segments that closed connections sent again.

@@ -42,8 +42,10 @@ pub mod map {
     pub const SERVICES: &str = "SERVICES";
     /// Per-CPU array: service number to [`ServiceCounters`](super::ServiceCounters).
     pub const COUNTERS: &str = "COUNTERS";
-    /// Socket storage: [`SocketState`](super::SocketState).
+    /// Array: socket to [`SocketState`](super::SocketState), at the element that its cookie says.
     pub const SOCKETS: &str = "SOCKETS";
+    /// Socket storage: the same, of a socket whose element another one has.
+    pub const OVERFLOW: &str = "OVERFLOW";
     /// Array: service number to a 64-bit count of the endpoints it took in turn.
     pub const CURSORS: &str = "CURSORS";
     /// Least-recently-used hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow).
@@ -62,9 +64,9 @@ pub mod map {
     pub const TRAFFIC: &str = "TRAFFIC";
 
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 14] = [
-        FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, CURSORS, FLOWS, REPLIES, ENROLMENT,
-        ENROLLED, AFFINITIES, ENDPOINTS, TRAFFIC,
+    pub const ALL: [&str; 15] = [
+        FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, OVERFLOW, CURSORS, FLOWS, REPLIES,
+        ENROLMENT, ENROLLED, AFFINITIES, ENDPOINTS, TRAFFIC,
     ];
 }
 
@@ -247,6 +249,9 @@ pub mod policy {
     /// The one that the table's lookup table has for the client, whom
     /// [`Settings::hash_by`](super::Settings::hash_by) tells apart.
     pub const MAGLEV: u8 = 3;
+    /// Of two that are drawn, the one with fewer connections for its weight (M. Mitzenmacher, "The
+    /// power of two choices in randomized load balancing", 2001).
+    pub const LEAST_CONNECTIONS: u8 = 8;
 }
 
 /// The first slot of a table.
@@ -434,10 +439,12 @@ pub struct ServiceCounters {
     pub retries: u64,
     /// Connections refused with `EAGAIN` because every look found a table being replaced.
     pub unsettled: u64,
+    /// Connections refused because a bound on open connections or attempts was reached.
+    pub limited: u64,
 }
 
-/// What the programs remember about a socket they sent to an endpoint; kept in socket storage, so
-/// it lives and dies with the socket.
+/// What the programs remember about a socket they sent to an endpoint: the value of `SOCKETS`, and of
+/// `OVERFLOW` for a socket whose element of `SOCKETS` another one has.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketState {
@@ -455,18 +462,60 @@ pub struct SocketState {
     pub generation: u32,
     /// The endpoint's number in `ENDPOINTS`, or [`EndpointSlot::NO_STATE`].
     pub endpoint: u32,
-    /// How far the connection is: one of [`phase`].
-    pub phase: u64,
+    /// Whose it is and how far the connection is, a [`SeatWord`]; 0 if nobody's.
+    pub seat: u64,
     /// When that began, in nanoseconds of `CLOCK_MONOTONIC`; 0 before an attempt.
     pub since_ns: u64,
 }
 
-/// How far a connection is, and so what it is counted as: [`SocketState::phase`].
+/// The socket that a [`SocketState`] belongs to and how far its connection is, as one word: who exchanges
+/// the phase knows that it is still that socket's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeatWord(pub u64);
+
+impl SeatWord {
+    /// Nobody's.
+    pub const FREE: Self = Self(0);
+
+    /// Of the socket with this cookie, in this phase. The kernel counts cookies up from 1, a few million
+    /// a second at most, so that the bits which are lost here stay unused for centuries.
+    #[must_use]
+    pub const fn new(cookie: u64, phase: u64) -> Self {
+        Self(cookie << phase::BITS | phase)
+    }
+
+    /// Whether it is that of the socket with this cookie.
+    #[must_use]
+    pub const fn is_of(self, cookie: u64) -> bool {
+        self.0 >> phase::BITS == cookie
+    }
+
+    /// How far the connection is: one of [`phase`].
+    #[must_use]
+    pub const fn phase(self) -> u64 {
+        self.0 & ((1 << phase::BITS) - 1)
+    }
+
+    /// The same socket in another phase.
+    #[must_use]
+    pub const fn in_phase(self, phase: u64) -> Self {
+        Self(self.0 >> phase::BITS << phase::BITS | phase)
+    }
+}
+
+/// How far a connection is, and so what it is counted as: [`SeatWord::phase`].
 pub mod phase {
+    /// Bits of a phase in a [`SeatWord`](super::SeatWord).
+    pub const BITS: u32 = 4;
+    /// Added to a phase: nobody has a descriptor of the socket any more.
+    pub const ABANDONED: u64 = 4;
+
     /// It is not counted: not begun, or over.
     pub const IDLE: u64 = 0;
     /// An attempt is under way, and counted as pending.
     pub const PENDING: u64 = 1;
+    /// It has taken its place among the pending ones, and nothing has been sent yet.
+    pub const RESERVED: u64 = 3;
     /// It is established, and counted as open.
     pub const OPEN: u64 = 2;
 }
@@ -516,6 +565,9 @@ pub mod limit {
     /// Rows of a table that are searched for the endpoint of a flow or of a client that stays: the most
     /// endpoints a service has.
     pub const SEARCHED_ROWS: u32 = 65_536;
+    /// Elements of `SOCKETS`, a power of two: 4 MiB. A socket has the one that its cookie says; when another
+    /// socket has that one, the kernel makes storage for it, which takes several times as long.
+    pub const SOCKETS: u32 = 65_536;
     /// Elements of `ENROLLED`: the longest list twice, because the next one is written beside it.
     pub const ENROLLED: u32 = 4096;
     /// How deep below the root a cgroup is that can be enrolled, in levels. Container engines nest
@@ -563,8 +615,9 @@ const _: () = {
     assert!(size_of::<AffinityKey>() == 24);
     assert!(size_of::<Affinity>() == 32);
     assert!(size_of::<ServiceRecord>() == 88);
-    assert!(size_of::<ServiceCounters>() == 32);
+    assert!(size_of::<ServiceCounters>() == 40);
     assert!(size_of::<SocketState>() == 64);
+    assert!(limit::SOCKETS.is_power_of_two());
 };
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub fn services(rows: &[ServiceRow]) -> String {
         Column::number("PENDING"),
         Column::number("FAILED"),
         Column::number("REFUSED"),
+        Column::number("LIMITED"),
     ]);
     for row in rows {
         let none = row.endpoints == 0;
@@ -35,6 +36,7 @@ pub fn services(rows: &[ServiceRow]) -> String {
             Cell::new(row.traffic.pending),
             notable(row.traffic.failed),
             notable(row.refused),
+            notable(row.limited),
         ]);
     }
     table.render()
@@ -140,6 +142,7 @@ mod tests {
             endpoints,
             connections: 12,
             refused,
+            limited: 0,
             traffic: TRAFFIC,
             retransmits: 0,
         };
@@ -147,9 +150,9 @@ mod tests {
         assert_eq!(
             strip_str(&text).to_string(),
             "\
-SERVICE      PORT         ADDRESSES              POLICY  ENDPOINTS  CONNECTIONS  OPEN  PENDING  FAILED  REFUSED
-web          http 80/tcp  127.96.0.10, fd96::10  random          2           12     4        1       0        0
-longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12     4        1       0        3
+SERVICE      PORT         ADDRESSES              POLICY  ENDPOINTS  CONNECTIONS  OPEN  PENDING  FAILED  REFUSED  LIMITED
+web          http 80/tcp  127.96.0.10, fd96::10  random          2           12     4        1       0        0        0
+longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12     4        1       0        3        0
 "
         );
         assert!(text.contains(&super::super::paint(NOTABLE, "3")), "{text:?}");

@@ -15,17 +15,15 @@ pub struct FlowKey {
     pub socket: u64,
     /// In `FLOWS` the virtual address, in `REPLIES` that of an endpoint.
     pub address: Address,
-    /// Its port, in network order.
-    pub port_be: u16,
-    /// Always 0: the kernel hashes every byte of a key.
-    pub reserved: [u8; 6],
+    /// Its port, in network order, in a whole word: the kernel hashes every byte of a key.
+    pub port_be: u64,
 }
 
 impl FlowKey {
     /// The key of `socket` and an address with its port.
     #[must_use]
     pub const fn new(socket: u64, address: Address, port_be: u16) -> Self {
-        Self { socket, address, port_be, reserved: [0; 6] }
+        Self { socket, address, port_be: port_be as u64 }
     }
 
     /// A digest of the key that is kept in the value, for the reason that
@@ -34,7 +32,7 @@ impl FlowKey {
     pub const fn tag(&self) -> u32 {
         let high = ((self.address[0] as u64) << 32) | self.address[1] as u64;
         let low = ((self.address[2] as u64) << 32) | self.address[3] as u64;
-        mix(high ^ self.socket.rotate_left(32), low, self.socket ^ self.port_be as u64)
+        mix(high ^ self.socket.rotate_left(32), low, self.socket ^ self.port_be)
     }
 }
 

@@ -112,6 +112,7 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
                     endpoints: 2,
                     connections: 1000,
                     refused: 1,
+                    limited: 5,
                     traffic: traffic(),
                     retransmits: 70_000,
                 }],

@@ -1,6 +1,7 @@
 //! What people see.
 
 use holdfast_lab::{Backend, Service, isolated};
+use holdfast_tests::hooks::HOOKS;
 use holdfast_tests::rows::{rows, services};
 use serde_json::Value;
 
@@ -42,7 +43,7 @@ fn status_has_every_documented_field() {
         assert_eq!(status["supervisor"]["pid"], scene.supervisor.pid());
         assert_eq!(status["config"]["path"], scene.file.display().to_string());
         let links = status["links"].as_array().expect("a list");
-        assert_eq!(links.len(), 6, "{status}");
+        assert_eq!(links.len(), HOOKS.len(), "{status}");
         for link in links {
             for field in ["name", "attach_type", "link_id", "prog_id", "cgroup", "pinned", "ok"] {
                 assert!(link.get(field).is_some(), "no {field} in {link}");
@@ -80,7 +81,7 @@ fn services_endpoints_and_links_list_what_is_programmed() {
             let expected = (Value::from(endpoint.to_string()), Value::from(weight));
             assert!(seen.contains(&expected), "no {expected:?} in {seen:?}");
         }
-        assert_eq!(rows(lab, "links")?.len(), 6);
+        assert_eq!(rows(lab, "links")?.len(), HOOKS.len());
         Ok(())
     });
 }

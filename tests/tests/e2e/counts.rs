@@ -138,41 +138,50 @@ fn an_endpoint_keeps_its_counts_over_changes_and_restarts() {
 
 #[test]
 fn a_hundred_thousand_sockets_lost_in_every_way_leave_nothing_behind() {
-    isolated(|lab| {
-        widen_ports()?;
-        let (red, dns) = (Backend::tcp("red")?, Backend::udp("dns")?);
-        let (full, brief) = (FullListener::new()?, brief_server()?);
-        let shut = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let nowhere = SocketAddr::from(([10, 98, 76, 54], 80));
-        let services = [
-            web(&red),
-            Service::tcp("shut", SHUT).endpoint(shut),
-            Service::tcp("full", FULL).endpoint(full.address),
-            Service::tcp("lost", LOST).endpoint(nowhere),
-            Service::tcp("brief", BRIEF).endpoint(brief),
-            Service::udp("dns", DATAGRAM).endpoint(dns.v4()),
-            Service::udp("other", OTHER).endpoint(dns.v4()),
-        ];
-        let mut supervisor = serve(lab, &services)?;
-        let epoch = supervisor.status()?.epoch;
-        let children: Vec<Process> = (0..PROCESSES).map(|_| child()).collect::<Result<_, _>>()?;
-        assert!(supervisor.kill_worker(supervisor.status()?.worker.pid));
-        for child in &children {
-            reap(child)?;
-        }
-        supervisor.wait_for_grant_after(epoch)?;
-        let mut lost = 0;
-        for row in services_until_quiet(lab)? {
-            lost += number(&row, "connections");
-        }
-        assert!(lost >= u64::try_from(SOCKETS)?, "only {lost}");
-        let shut = traffic(lab, "shut")?;
-        let refused = counted(lab, "shut", "connections")?;
-        assert_eq!((number(&shut, "opened"), number(&shut, "failed")), (0, refused), "{shut}");
-        let lost = traffic(lab, "lost")?;
-        assert_eq!((number(&lost, "opened"), number(&lost, "failed")), (0, 0), "never attempted");
-        Ok(())
-    });
+    isolated(|lab| lose_sockets(lab, |service| service));
+}
+
+/// With limits, a connection takes its place before anything else can happen to it.
+#[test]
+fn so_do_they_when_each_has_taken_a_place() {
+    let limits = "limits: { connections: 1000000, endpoint_pending: 1000000 }";
+    isolated(|lab| lose_sockets(lab, |service| service.key(limits)));
+}
+
+fn lose_sockets(lab: &Lab, with: impl Fn(Service) -> Service) -> TestResult {
+    widen_ports()?;
+    let (red, dns) = (Backend::tcp("red")?, Backend::udp("dns")?);
+    let (full, brief) = (FullListener::new()?, brief_server()?);
+    let shut = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let nowhere = SocketAddr::from(([10, 98, 76, 54], 80));
+    let services = [
+        web(&red),
+        Service::tcp("shut", SHUT).endpoint(shut),
+        Service::tcp("full", FULL).endpoint(full.address),
+        Service::tcp("lost", LOST).endpoint(nowhere),
+        Service::tcp("brief", BRIEF).endpoint(brief),
+        Service::udp("dns", DATAGRAM).endpoint(dns.v4()),
+        Service::udp("other", OTHER).endpoint(dns.v4()),
+    ];
+    let mut supervisor = serve(lab, &services.map(with))?;
+    let epoch = supervisor.status()?.epoch;
+    let children: Vec<Process> = (0..PROCESSES).map(|_| child()).collect::<Result<_, _>>()?;
+    assert!(supervisor.kill_worker(supervisor.status()?.worker.pid));
+    for child in &children {
+        reap(child)?;
+    }
+    supervisor.wait_for_grant_after(epoch)?;
+    let mut lost = 0;
+    for row in services_until_quiet(lab)? {
+        lost += number(&row, "connections");
+    }
+    assert!(lost >= u64::try_from(SOCKETS)?, "only {lost}");
+    let shut = traffic(lab, "shut")?;
+    let refused = counted(lab, "shut", "connections")?;
+    assert_eq!((number(&shut, "opened"), number(&shut, "failed")), (0, refused), "{shut}");
+    let lost = traffic(lab, "lost")?;
+    assert_eq!((number(&lost, "opened"), number(&lost, "failed")), (0, 0), "never attempted");
+    Ok(())
 }
 
 /// The services, once none has anything open or pending; and no endpoint either.

@@ -14,6 +14,7 @@ use holdfast_lab::{
 };
 use holdfast_protocol::control::{Request, Response};
 use holdfast_protocol::manifest::Kind;
+use holdfast_tests::hooks::HOOKS;
 use holdfast_tests::life::wait_until_nobody_is_left;
 use nix::sys::signal::Signal;
 
@@ -118,7 +119,7 @@ fn at_each_step(lab: &Lab, interrupt: Interrupt, first: usize) -> TestResult {
             assert_eq!(log.contains("an uninstall was interrupted"), is_meant, "step {nth}: {log}");
             assert!(!intent(lab).exists(), "step {nth}");
             let links = supervisor.status()?.links;
-            assert!(links.len() == 6 && links.iter().all(|link| link.ok && link.pinned));
+            assert!(links.len() == HOOKS.len() && links.iter().all(|link| link.ok && link.pinned));
             let former = during.ids(Kind::Link);
             let is_adopted = links.iter().all(|link| former.contains(&link.link_id));
             assert_eq!(is_adopted, !is_meant && has_pins, "step {nth}: {links:?}");

@@ -4,6 +4,7 @@
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
 //! - [`balancing`], [`affinity`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
 //! - [`counts`]: what becomes of a connection is counted, and nothing else.
+//! - [`limits`]: no more is open than is allowed, and it is spread by what is.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
@@ -33,6 +34,7 @@ mod footprint;
 mod init;
 mod interrupted;
 mod lifecycle;
+mod limits;
 mod locality;
 mod losses;
 mod metrics;

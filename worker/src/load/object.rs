@@ -302,8 +302,8 @@ mod tests {
         let frontends = 10 * limit::FRONTENDS_PER_SERVICE;
         let of_services = [Some(frontends), Some(10), Some(70), Some(10), Some(10)];
         assert_eq!(entries[..5], of_services);
-        assert_eq!(entries[5..10], [None, Some(10), Some(30), Some(30), None]);
-        assert_eq!(entries[10..], [None, None, Some(70), Some(10)]);
+        assert_eq!(entries[5..11], [None, None, Some(10), Some(30), Some(30), None]);
+        assert_eq!(entries[11..], [None, None, Some(70), Some(10)]);
         let sized = |slots| Sizes { services: 1, slots, flows: 1 }.entries(map::ENDPOINTS);
         assert_eq!([65_537, 1 << 20].map(sized), [Some(65_536), Some(1 << 18)]);
         let huge = Sizes { services: u32::MAX, slots: 1, flows: 1 };

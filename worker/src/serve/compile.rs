@@ -198,7 +198,7 @@ pub fn padded<const BYTES: usize>(name: &str) -> [u8; BYTES] {
 #[cfg(test)]
 mod tests {
     use holdfast_config::{Sources, parse};
-    use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, client, feature, policy};
+    use holdfast_protocol::kernel::{LOOKUP_PER_SLOT, Settings, client, feature, policy};
 
     use super::*;
     use crate::serve::tables::desired::Label;
@@ -345,6 +345,20 @@ services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }], no
             assert_eq!(settings.affinity_by, client::NETWORK_NAMESPACE);
             assert_eq!((settings.affinity_ms, settings.hash_by), (120_000, client::CGROUP));
         }
+    }
+
+    #[test]
+    fn limits_are_settings_of_the_table() {
+        let desired = desired(
+            "services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }],
+               load_balancing: { policy: least_connections },
+               limits: { connections: 10, endpoint_pending: 3 },
+               endpoints: [{ address: 127.0.0.1, weight: 7 }] }]",
+        );
+        let table = &desired.services[0].table;
+        assert_eq!((table.policy, table.features), (policy::LEAST_CONNECTIONS, feature::LIMITS));
+        let wanted = Settings { open: 10, endpoint_pending: 3, ..Settings::NONE };
+        assert_eq!(table.settings, Some(wanted));
     }
 
     #[test]

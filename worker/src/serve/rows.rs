@@ -173,12 +173,13 @@ impl Port {
     }
 
     fn service_row(&self, counters: &impl Counters) -> Result<ServiceRow, BpfError> {
-        let (mut connections, mut refused, mut retransmits) = (0, 0, 0);
+        let (mut connections, mut refused, mut limited, mut retransmits) = (0, 0, 0, 0);
         let mut traffic = TrafficRow::default();
         for number in &self.numbers {
             let counted = counters.counters(*number)?;
             connections += counted.connections;
             refused += counted.refused + counted.unsettled;
+            limited += counted.limited;
             let counted = counters.traffic(*number);
             retransmits += counted.retransmits;
             traffic.opened += counted.established;
@@ -198,6 +199,7 @@ impl Port {
             endpoints: u32::try_from(self.active()).unwrap_or(u32::MAX),
             connections,
             refused,
+            limited,
             traffic,
             retransmits,
         })
@@ -284,6 +286,7 @@ const fn policy_name(number: u8) -> &'static str {
         policy::WEIGHTED => "weighted",
         policy::ROUND_ROBIN => "round_robin",
         policy::MAGLEV => "maglev",
+        policy::LEAST_CONNECTIONS => "least_connections",
         _ => "unknown",
     }
 }

@@ -1,6 +1,8 @@
 //! How the endpoints of one table are chosen: its policy, and what that policy is looked up in. Pure.
 
-use holdfast_config::{ClientBy, Endpoint, Locality, Policy, Service};
+use std::num::NonZeroU32;
+
+use holdfast_config::{ClientBy, Endpoint, Limits, Locality, Policy, Service};
 use holdfast_protocol::kernel::{Settings, client, feature, policy};
 
 use super::alias::{self, Row};
@@ -42,7 +44,7 @@ pub fn chosen<'a>(
     let healthy: Vec<bool> = candidates.iter().map(|endpoint| endpoint.is_usable()).collect();
     let weight = |endpoint: &Endpoint| match service.policy {
         Policy::Random | Policy::RoundRobin => 1,
-        Policy::Weighted | Policy::Maglev => u64::from(endpoint.weight),
+        Policy::Weighted | Policy::Maglev | Policy::LeastConnections => u64::from(endpoint.weight),
     };
     let shares = match service.balancing.locality {
         None => candidates
@@ -66,17 +68,13 @@ pub fn chosen<'a>(
 /// How connections to `service` are spread over `chosen`.
 #[must_use]
 pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
-    let affinity = service.balancing.affinity.map(|affinity| Settings {
-        affinity_by: client(affinity.by),
-        affinity_ms: u32::try_from(affinity.duration.as_millis()).expect("it is at most 7 days"),
-        ..Settings::NONE
-    });
+    let (features, settings) = settings(service);
     let full = |policy| Spread {
         policy,
         rows: (0..).take(chosen.len()).map(Row::full).collect(),
         lookup: Vec::new(),
-        features: if affinity.is_some() { feature::AFFINITY } else { 0 },
-        settings: affinity,
+        features,
+        settings: (settings != Settings::NONE).then_some(settings),
     };
     let is_even = chosen.windows(2).all(|pair| pair[0].share == pair[1].share);
     match service.policy {
@@ -89,13 +87,33 @@ pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
         }
         Policy::Maglev => Spread {
             lookup: lookup(service, chosen),
-            settings: Some(Settings {
-                hash_by: client(service.balancing.hash_by),
-                ..affinity.unwrap_or(Settings::NONE)
-            }),
+            settings: Some(Settings { hash_by: client(service.balancing.hash_by), ..settings }),
             ..full(policy::MAGLEV)
         },
+        // The programs weigh what is live against the weight itself.
+        Policy::LeastConnections => full(policy::LEAST_CONNECTIONS),
     }
+}
+
+/// Which features `service` uses, and what they are told.
+fn settings(service: &Service) -> (u8, Settings) {
+    let mut features = 0;
+    let mut settings = Settings::NONE;
+    if let Some(affinity) = service.balancing.affinity {
+        features |= feature::AFFINITY;
+        settings.affinity_by = client(affinity.by);
+        settings.affinity_ms =
+            u32::try_from(affinity.duration.as_millis()).expect("it is at most 7 days");
+    }
+    if service.limits != Limits::default() {
+        let bound = |bound: Option<NonZeroU32>| bound.map_or(0, NonZeroU32::get);
+        features |= feature::LIMITS;
+        settings.open = bound(service.limits.connections);
+        settings.pending = bound(service.limits.pending);
+        settings.endpoint_open = bound(service.limits.endpoint_connections);
+        settings.endpoint_pending = bound(service.limits.endpoint_pending);
+    }
+    (features, settings)
 }
 
 /// The number of a way to tell clients apart.

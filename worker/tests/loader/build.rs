@@ -46,8 +46,9 @@ fn maps_have_the_sizes_that_were_asked_for() {
         let expected = match entry.name.as_str() {
             map::FRONTENDS => SERVICES * limit::FRONTENDS_PER_SERVICE,
             map::TABLES => SLOTS,
+            map::SOCKETS => limit::SOCKETS,
             // Socket storage has no size of its own.
-            map::SOCKETS => 0,
+            map::OVERFLOW => 0,
             map::FLOWS | map::REPLIES => FLOWS,
             map::ENROLMENT => 1,
             map::ENROLLED => limit::ENROLLED,

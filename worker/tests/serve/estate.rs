@@ -96,8 +96,9 @@ impl Estate {
             (map::TABLES, shape(ARRAY, SLOT_BYTES, slots, MMAPABLE)),
             (map::SERVICES, shape(ARRAY, size_of::<ServiceRecord>(), services, MMAPABLE)),
             (map::COUNTERS, shape(PER_CPU_ARRAY, size_of::<ServiceCounters>(), services, 0)),
+            (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), limit::SOCKETS, 0)),
             // Socket storage needs type information, which the worker has no use for.
-            (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
+            (map::OVERFLOW, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
             (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),
             (map::FLOWS, flows(size_of::<Flow>())),
             (map::REPLIES, flows(size_of::<Reply>())),

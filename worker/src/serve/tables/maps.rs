@@ -144,6 +144,7 @@ pub const fn plus(one: ServiceCounters, other: &ServiceCounters) -> ServiceCount
         refused: one.refused.wrapping_add(other.refused),
         retries: one.retries.wrapping_add(other.retries),
         unsettled: one.unsettled.wrapping_add(other.unsettled),
+        limited: one.limited.wrapping_add(other.limited),
     }
 }
 

@@ -1,0 +1,90 @@
+//! Who makes a system call: the process, and its socket apart from any address.
+
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::helpers::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie,
+    bpf_get_socket_cookie,
+};
+use holdfast_ebpf::client::Clients;
+use holdfast_protocol::kernel::{Address, mapped};
+
+/// `AF_INET` (`include/linux/socket.h`).
+pub const IPV4: u32 = 2;
+
+/// Who makes the call that a program runs for.
+#[derive(Clone, Copy)]
+pub struct Caller(*mut bpf_sock_addr);
+
+impl Caller {
+    /// The caller that the kernel has passed as `context`.
+    ///
+    /// # Safety
+    ///
+    /// `context` is the context of this run of the program, valid until it ends.
+    #[inline(always)]
+    pub const unsafe fn new(context: *mut bpf_sock_addr) -> Self {
+        Self(context)
+    }
+
+    /// What the program was passed.
+    #[inline(always)]
+    pub const fn context(self) -> *mut bpf_sock_addr {
+        self.0
+    }
+
+    /// Its socket.
+    #[inline(always)]
+    pub fn socket(self) -> *mut bpf_sock {
+        // SAFETY: the context is valid by the contract of `new`, and names a valid socket.
+        unsafe { (&raw const (*self.0).__bindgen_anon_1.sk).read_volatile() }
+    }
+
+    /// The kernel's number for the socket, which no other ever gets.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        // SAFETY: the helper takes the program's context and may be called by any of these programs.
+        unsafe { bpf_get_socket_cookie(self.0.cast()) }
+    }
+
+    /// The id of the process's control group `level` levels below the root; 0 if it is not as deep.
+    #[inline(always)]
+    pub fn ancestor(self, level: u32) -> u64 {
+        // SAFETY: the helper takes any level, and answers 0 for one that the cgroup does not have.
+        unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
+    }
+}
+
+impl Clients for Caller {
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        // SAFETY: the helper takes nothing; programs of cgroup hooks run for the process itself.
+        unsafe { bpf_get_current_cgroup_id() }
+    }
+
+    #[inline(always)]
+    fn network_namespace(&self) -> u64 {
+        // SAFETY: as in `cookie`.
+        unsafe { bpf_get_netns_cookie(self.0.cast()) }
+    }
+
+    #[inline(always)]
+    fn bound(&self) -> Address {
+        let socket = self.socket();
+        // SAFETY: a valid socket, whose fields are read as wide as they are. All of them whatever the
+        // family is: of two reads on two ways the compiler would make one at a variable place, which
+        // the verifier does not take.
+        let (family, ipv4, ipv6) = unsafe {
+            (
+                (&raw const (*socket).family).read_volatile(),
+                (&raw const (*socket).src_ip4).read_volatile(),
+                [
+                    (&raw const (*socket).src_ip6[0]).read_volatile(),
+                    (&raw const (*socket).src_ip6[1]).read_volatile(),
+                    (&raw const (*socket).src_ip6[2]).read_volatile(),
+                    (&raw const (*socket).src_ip6[3]).read_volatile(),
+                ],
+            )
+        };
+        if family == IPV4 { mapped(ipv4) } else { ipv6 }
+    }
+}

@@ -1,0 +1,162 @@
+//! Bounds on what is open and pending, of a service and of each of its endpoints. Pure.
+//!
+//! A bound is strict: a connection first adds itself to the live count, then looks at what was there
+//! before. Whoever finds the count full takes itself out again and is refused. So no two of them can
+//! both get the last place; that two who meet at a full count both step back is possible, and the
+//! price.
+
+use holdfast_protocol::kernel::endpoint::Live;
+use holdfast_protocol::kernel::{TableHeader, feature};
+
+use crate::choose;
+use crate::decide::{Decision, Tables, endpoint};
+use crate::socket::{Peer, Reach};
+use crate::words;
+
+/// Rows of a table that are tried for an endpoint with room, once the chosen one has none: neighbours,
+/// from a random one on. More of them find room in a table that is nearly full, at the price of atomic
+/// additions that are taken back; none of them promises to find it.
+pub const PROBES: u32 = 2;
+
+/// The live counts, and the only way to a place among them.
+pub trait Places {
+    /// Takes a place of the endpoint with this number. Returns whether there was one.
+    fn take(&self, state: u32, bound: Bound) -> bool;
+}
+
+/// A bound on a live count; 0 is no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Connections that are open or being opened, at most.
+    pub open: u32,
+    /// Attempts that have not come to anything, at most.
+    pub pending: u32,
+}
+
+impl Bound {
+    /// None at all.
+    pub const NONE: Self = Self { open: 0, pending: 0 };
+
+    /// Whether one more connection keeps to the bound when `live` is there already.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_room(self, live: u64) -> bool {
+        let live = Live(live);
+        let (open, pending) = (live.open() as u64, live.pending() as u64);
+        (self.open == 0 || open + pending < self.open as u64)
+            && (self.pending == 0 || pending < self.pending as u64)
+    }
+}
+
+/// The bounds of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Of the service.
+    pub service: Bound,
+    /// Of each endpoint.
+    pub endpoint: Bound,
+}
+
+/// Whether the service has bounds. Then [`bounds`] and [`settle`] follow, once for a connection and after
+/// the looks, so that those who ask for nothing pay for nothing.
+#[inline(always)]
+#[must_use]
+pub const fn has_bounds(decision: &Decision) -> bool {
+    decision.table.shape.features & feature::LIMITS != 0
+}
+
+/// The bounds of the service of `decision`; `None` if its table has been replaced since.
+#[inline(always)]
+pub fn bounds<T: Tables>(tables: &T, decision: &Decision) -> Option<Bounds> {
+    let settings = tables.slot(decision.table.header.wrapping_add(1))?;
+    let bounds = words::bounds(
+        tables.slot_word(settings, words::SETTINGS_SERVICE),
+        tables.slot_word(settings, words::SETTINGS_ENDPOINT),
+    );
+    is_current(tables, decision).then_some(bounds)
+}
+
+/// Takes a place of the endpoint that `decision` names or, when it is full, of another one of the
+/// table, which is then where the connection goes. Returns whether one was taken: those that were
+/// tried had no room, or the table has been replaced.
+#[inline(always)]
+pub fn settle<T: Tables + Places>(
+    tables: &T,
+    decision: &mut Decision,
+    bound: Bound,
+    reach: Reach,
+) -> bool {
+    if tables.take(decision.state, bound) {
+        return true;
+    }
+    let endpoints = decision.table.shape.endpoints;
+    let mut row = choose::row(tables.random(), endpoints);
+    for _ in 0..PROBES {
+        let Some(it) = candidate(tables, decision, row) else { return false };
+        // One that was given weight 0 gets no new connections.
+        if it.weight > 0 && reach.covers(&it.peer.address) && tables.take(it.state, bound) {
+            decision.endpoint = it.peer;
+            decision.state = it.state;
+            return true;
+        }
+        row = if row + 1 < endpoints { row + 1 } else { 0 };
+    }
+    false
+}
+
+/// An endpoint that a connection could go to.
+struct Candidate {
+    peer: Peer,
+    state: u32,
+    weight: u16,
+}
+
+/// The endpoint in `row` of the table of `decision`, if that is still its table.
+#[inline(always)]
+fn candidate<T: Tables>(tables: &T, decision: &Decision, row: u32) -> Option<Candidate> {
+    let slot = tables.slot(decision.table.first()?.wrapping_add(row))?;
+    let candidate = Candidate {
+        peer: endpoint(tables, slot),
+        state: words::high(tables.slot_word(slot, words::ENDPOINT_ALIAS)),
+        weight: words::weight(tables.slot_word(slot, words::ENDPOINT_PORT)),
+    };
+    is_current(tables, decision).then_some(candidate)
+}
+
+/// Whether the table of `decision` is still the one it was taken from. What a program reads is kept
+/// until it ends, so this says yes; it is what is left when that is not so.
+#[inline(always)]
+fn is_current<T: Tables>(tables: &T, decision: &Decision) -> bool {
+    let identity = TableHeader::identity(decision.service, decision.generation);
+    tables
+        .slot(decision.table.header)
+        .is_some_and(|header| tables.slot_word(header, words::HEADER_IDENTITY) == identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(open: u64, pending: u64) -> u64 {
+        open * Live::OPEN + pending * Live::PENDING
+    }
+
+    #[test]
+    fn what_is_being_opened_counts_as_open() {
+        let bound = Bound { open: 3, pending: 0 };
+        assert!(bound.has_room(live(2, 0)) && bound.has_room(live(0, 2)));
+        assert!(!bound.has_room(live(3, 0)) && !bound.has_room(live(1, 2)));
+    }
+
+    #[test]
+    fn attempts_have_a_bound_of_their_own() {
+        let bound = Bound { open: 0, pending: 2 };
+        assert!(bound.has_room(live(1_000_000, 1)));
+        assert!(!bound.has_room(live(0, 2)));
+    }
+
+    #[test]
+    fn no_bound_has_room_for_everything() {
+        assert!(Bound::NONE.has_room(u64::MAX));
+    }
+}

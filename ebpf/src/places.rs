@@ -1,0 +1,84 @@
+//! Places under a bound: taken before a connection is sent, given back by whoever ends it.
+
+use holdfast_ebpf::decide::Decision;
+use holdfast_ebpf::limit::{Bound, Bounds, Places, settle};
+use holdfast_ebpf::socket::Reach;
+use holdfast_protocol::kernel::PROTOCOL_UDP;
+use holdfast_protocol::kernel::endpoint::Live;
+
+use crate::maps::{self, Maps};
+
+impl Places for Maps {
+    #[inline(always)]
+    fn take(&self, state: u32, bound: Bound) -> bool {
+        match maps::endpoint(state) {
+            // SAFETY: looked up in this run; the pointer is to a field of it.
+            Some(endpoint) => unsafe { take_one(&raw mut (*endpoint).live, bound) },
+            // Of an endpoint without a number nothing is known.
+            None => true,
+        }
+    }
+}
+
+/// Takes a place of the service of `decision` and one of its endpoint, or another's; both or none.
+/// Returns whether there were any.
+///
+/// A datagram socket is never pending: the bounds on attempts are not for it.
+#[inline(always)]
+pub fn take(
+    maps: &Maps,
+    decision: &mut Decision,
+    mut bounds: Bounds,
+    protocol: u8,
+    reach: Reach,
+) -> bool {
+    if protocol == PROTOCOL_UDP {
+        bounds.service.pending = 0;
+        bounds.endpoint.pending = 0;
+    }
+    let Some(traffic) = maps::traffic(decision.service) else { return false };
+    // SAFETY: looked up in this run; the pointer is to a field of it.
+    unsafe {
+        let live = &raw mut (*traffic).live;
+        if !take_one(live, bounds.service) {
+            return false;
+        }
+        let settled = settle(maps, decision, bounds.endpoint, reach);
+        if !settled {
+            give_back(live);
+        }
+        settled
+    }
+}
+
+/// Gives back what [`take`] has taken for `decision`.
+#[inline(always)]
+pub fn leave(decision: &Decision) {
+    // SAFETY: looked up in this run; the pointers are to fields of what was.
+    unsafe {
+        if let Some(traffic) = maps::traffic(decision.service) {
+            give_back(&raw mut (*traffic).live);
+        }
+        if let Some(endpoint) = maps::endpoint(decision.state) {
+            give_back(&raw mut (*endpoint).live);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn take_one(live: *mut u64, bound: Bound) -> bool {
+    // SAFETY: the caller's `live` is a word of a map's value.
+    unsafe {
+        let has_room = bound.has_room(maps::fetch_add(live, Live::PENDING));
+        if !has_room {
+            give_back(live);
+        }
+        has_room
+    }
+}
+
+#[inline(always)]
+unsafe fn give_back(live: *mut u64) {
+    // SAFETY: as in `take_one`.
+    unsafe { maps::add(live, Live::PENDING.wrapping_neg()) };
+}

@@ -1,0 +1,103 @@
+//! What is remembered of sockets.
+//!
+//! Each socket has an element of an array, by its cookie: to find it takes no hash, and to take it
+//! no memory. Cookies count up, so sockets that were made one after the other have different elements.
+//! A socket whose element another one has gets storage of its own from the kernel. An element that
+//! is not given back, because nobody was attached when its socket was closed, costs others just
+//! that.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::btf_maps::{Array, SkStorage};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::btf_map;
+use holdfast_protocol::kernel::{SeatWord, SocketState, limit, phase};
+
+use crate::caller::Caller;
+use crate::maps::exchange;
+
+const SOCKET_COUNT: usize = limit::SOCKETS as usize;
+
+#[btf_map]
+static SOCKETS: Array<SocketState, SOCKET_COUNT> = Array::new();
+#[btf_map]
+static OVERFLOW: SkStorage<SocketState> = SkStorage::new();
+
+/// What is remembered of the socket with this cookie; null if nothing is.
+///
+/// # Safety
+///
+/// `socket` is that socket, or the context that stands for it, of this run of the program.
+#[inline(always)]
+pub unsafe fn find(cookie: u64, socket: *mut c_void) -> *mut SocketState {
+    let own = own_element(cookie);
+    // SAFETY: what is not null was looked up in this run; the socket is valid by the contract above.
+    unsafe {
+        if !own.is_null() && seat(own).is_of(cookie) {
+            return own;
+        }
+        let stored = storage(socket, 0);
+        if !stored.is_null() && seat(stored).is_of(cookie) { stored } else { ptr::null_mut() }
+    }
+}
+
+/// What is remembered of the caller's socket, if anything is.
+#[inline(always)]
+pub fn remembered<'a>(caller: Caller) -> Option<&'a SocketState> {
+    // SAFETY: the socket is that of the cookie; what is found stays mapped while the program runs.
+    unsafe { find(caller.cookie(), caller.socket().cast()).as_ref() }
+}
+
+/// Room for what is to be remembered of the socket with this cookie, which is the socket's from now
+/// on; null if the kernel has none. What was remembered before stays there.
+///
+/// # Safety
+///
+/// As for [`find`]. Nobody else claims room for the same socket meanwhile.
+#[inline(always)]
+pub unsafe fn claim(cookie: u64, socket: *mut c_void) -> *mut SocketState {
+    let idle = SeatWord::new(cookie, phase::IDLE);
+    // SAFETY: as in `find`.
+    unsafe {
+        let found = find(cookie, socket);
+        if !found.is_null() {
+            return found;
+        }
+        let own = own_element(cookie);
+        if !own.is_null() && exchange(&raw mut (*own).seat, SeatWord::FREE.0, idle.0) {
+            return own;
+        }
+        let stored = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
+        if !stored.is_null() {
+            (&raw mut (*stored).seat).write_volatile(idle.0);
+        }
+        stored
+    }
+}
+
+/// Whose `state` is, and in which phase.
+///
+/// # Safety
+///
+/// `state` points into a map value that the program looked up in this run.
+#[inline(always)]
+pub unsafe fn seat(state: *const SocketState) -> SeatWord {
+    // SAFETY: by the contract above. Others exchange the word meanwhile, hence one volatile load.
+    SeatWord(unsafe { (&raw const (*state).seat).read_volatile() })
+}
+
+#[inline(always)]
+fn own_element(cookie: u64) -> *mut SocketState {
+    let index = cookie as u32 & (limit::SOCKETS - 1);
+    SOCKETS.get_ptr_mut(index).unwrap_or(ptr::null_mut())
+}
+
+#[inline(always)]
+unsafe fn storage(socket: *mut c_void, flags: u64) -> *mut SocketState {
+    let map = (&raw const OVERFLOW).cast_mut().cast();
+    // SAFETY: the map is one of socket storage, and the socket is valid by the caller's contract.
+    // Nothing is passed to begin with, so that new storage is all zeros.
+    unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), flags) }.cast()
+}

@@ -1,0 +1,206 @@
+//! The steps of a program that are functions of their own to the verifier.
+//!
+//! The verifier follows every way through a program. Of a function that is exported it knows no more
+//! than the types of what it is given, and so it looks at it once, and not for each way that leads
+//! there (`Documentation/bpf/verifier.rst`; global functions, Linux 5.6). That is what keeps the time to
+//! load in check as programs grow. In return such a function is given pointers to whole structs, checks
+//! them against null, and answers with a number. The kernel bounds the stack of a chain of them to 512
+//! bytes, so no step calls another one.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use holdfast_ebpf::decide::{
+    Decision, EAGAIN, ECONNREFUSED, Inquiry, Look, Looks, NoPast, Verdict, look,
+};
+use holdfast_ebpf::flow::{self, FlowPast};
+use holdfast_ebpf::limit;
+use holdfast_protocol::kernel::{
+    Address, PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, SocketState, phase,
+};
+
+use crate::caller::Caller;
+use crate::flows::SocketFlows;
+use crate::maps::Maps;
+use crate::{counting, places, seats};
+
+/// Looks for a connection.
+pub struct Connection(pub Caller);
+
+impl Looks for Connection {
+    #[inline(always)]
+    fn look(&self, inquiry: &mut Inquiry) -> Look {
+        Look::numbered(hf_look(self.0.context(), inquiry) as u32)
+    }
+}
+
+/// Looks for a datagram of a flow.
+pub struct Datagram(pub Caller);
+
+impl Looks for Datagram {
+    #[inline(always)]
+    fn look(&self, inquiry: &mut Inquiry) -> Look {
+        Look::numbered(hf_look_again(self.0.context(), inquiry) as u32)
+    }
+}
+
+/// A look for something that has no past: the number of a [`Look`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_look(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+    // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
+    let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
+    look(&Maps(caller), &NoPast, inquiry) as u64
+}
+
+/// A look for a flow: the number of a [`Look`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_look_again(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+    // SAFETY: as in `hf_look`.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
+    let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
+    look(&Maps(caller), &FlowPast(SocketFlows(caller.cookie())), inquiry) as u64
+}
+
+/// Remembers where the flow of the datagram goes that `inquiry` was decided for. Returns whether it is a
+/// new flow ([`NEW_FLOW`]), and whether there is anything to count ([`COUNTS`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_keep_flow(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+    // SAFETY: as in `hf_look`.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
+    let Some(inquiry) = inquiry else { return 0 };
+    let flows = SocketFlows(caller.cookie());
+    let direction = flow::direct(&flows, inquiry);
+    flows.remember(inquiry, &direction);
+    let is_new = if direction.is_new { NEW_FLOW } else { 0 };
+    let counts = if direction.counts(&inquiry.decision) { COUNTS } else { 0 };
+    is_new | counts
+}
+
+/// The datagram begins a flow, or moves one.
+pub const NEW_FLOW: u64 = 1;
+/// There is something to count of the datagram.
+pub const COUNTS: u64 = 2;
+
+/// Takes places under the bounds of the service that `inquiry` was decided for; if there are none, the
+/// decision is another one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+    // SAFETY: as in `hf_look`.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
+    let Some(inquiry) = inquiry else { return 0 };
+    let (maps, decision) = (Maps(caller), &mut inquiry.decision);
+    let Some(bounds) = limit::bounds(&maps, decision) else {
+        fail(decision, Verdict::Unsettled, EAGAIN);
+        return 0;
+    };
+    if inquiry.key.protocol == PROTOCOL_TCP {
+        // It is not connected, or it could not ask: a place it still has is of an attempt that never
+        // began, and must not be in its own way.
+        leave(caller);
+    }
+    if !places::take(&maps, decision, bounds, inquiry.key.protocol, inquiry.reach) {
+        fail(decision, Verdict::Limited, ECONNREFUSED);
+    }
+    0
+}
+
+/// Remembers where the socket is sent.
+///
+/// When the kernel has no memory for it (`net.core.optmem_max` bounds it for each socket), the
+/// connection is governed all the same: the client reaches its endpoint, and `getpeername` then shows
+/// that endpoint instead of the address the client asked for, and nothing is counted of what becomes
+/// of it. Under bounds, where its end would have to be counted, it is refused.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_remember(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+    // SAFETY: as in `hf_look`.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
+    let Some(inquiry) = inquiry else { return 0 };
+    let (key, decision) = (&inquiry.key, &mut inquiry.decision);
+    let has_bounds = limit::has_bounds(decision);
+    let cookie = caller.cookie();
+    // SAFETY: the socket is that of the cookie, and locked while it connects.
+    let stored = unsafe { seats::claim(cookie, caller.socket().cast()) };
+    if stored.is_null() {
+        if has_bounds {
+            places::leave(decision);
+            fail(decision, Verdict::Limited, ECONNREFUSED);
+        }
+        return 0;
+    }
+    let reached = if has_bounds { phase::RESERVED } else { phase::IDLE };
+    // SAFETY: not null, so it is what is remembered of this socket. While its phase is idle nobody else
+    // looks at the rest.
+    unsafe {
+        counting::leave(stored);
+        write_address(&raw mut (*stored).original_address, &key.address);
+        write_address(&raw mut (*stored).endpoint_address, &decision.endpoint.address);
+        (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
+        (&raw mut (*stored).endpoint_port_be).write_volatile(decision.endpoint.port_be);
+        (&raw mut (*stored).service).write_volatile(decision.service);
+        (&raw mut (*stored).generation).write_volatile(decision.generation);
+        (&raw mut (*stored).endpoint).write_volatile(decision.state);
+        (&raw mut (*stored).since_ns).write_volatile(0);
+        (&raw mut (*stored).seat).write_volatile(SeatWord::new(cookie, reached).0);
+        if key.protocol == PROTOCOL_UDP {
+            counting::connected(stored);
+        }
+    }
+    0
+}
+
+/// Forgets what is remembered of the socket, if anything is, and ends what is counted for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_forget(context: *mut bpf_sock_addr) -> u64 {
+    // SAFETY: as in `hf_look`.
+    let caller = unsafe { Caller::new(context) };
+    // SAFETY: the socket is that of the cookie.
+    unsafe {
+        let stored = seats::find(caller.cookie(), caller.socket().cast());
+        if !stored.is_null() {
+            counting::forget(stored);
+        }
+    }
+    0
+}
+
+/// Ends what is counted for the socket's former peer, if anything is.
+#[inline(always)]
+fn leave(caller: Caller) {
+    // SAFETY: the socket is that of the cookie.
+    unsafe {
+        let stored = seats::find(caller.cookie(), caller.socket().cast());
+        if !stored.is_null() {
+            counting::leave(stored);
+        }
+    }
+}
+
+/// Makes a connection fail that was to be sent.
+#[inline(always)]
+fn fail(decision: &mut Decision, verdict: Verdict, errno: u16) {
+    decision.verdict = verdict;
+    decision.errno = errno;
+}
+
+/// # Safety
+///
+/// `to` is the address of a field of a [`SocketState`], which is aligned to 8 bytes.
+#[inline(always)]
+unsafe fn write_address(to: *mut Address, from: &Address) {
+    const {
+        assert!(core::mem::offset_of!(SocketState, original_address) % 8 == 0);
+        assert!(core::mem::offset_of!(SocketState, endpoint_address) % 8 == 0);
+    }
+    let word = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    let to: *mut u64 = to.cast();
+    // SAFETY: by the contract above; an address is two words.
+    unsafe {
+        to.write_volatile(word(from[0], from[1]));
+        to.add(1).write_volatile(word(from[2], from[3]));
+    }
+}

@@ -7,13 +7,21 @@ use std::path::{Path, PathBuf};
 
 use holdfast_lab::{Lab, TestResult, binaries};
 
-/// `w0 = VERDICT; exit`: how each kernel program ends, in one place at least.
-/// Those that only tell an address allow (1), and the others refuse (0) somewhere.
-const fn ending(verdict: u8) -> [u8; 16] {
-    [0xb4, 0, 0, 0, verdict, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0]
+/// The instruction `exit`.
+const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+/// The codes of `w0 = VERDICT` and of `w0 = wN`.
+const MOVES_32: [u8; 2] = [0xb4, 0xbc];
+/// From a move of 32 bits to the same of 64: the upper half is 0 in either case.
+const TO_64: u8 = 3;
+
+/// Whether these two instructions are how a kernel program ends, in one place at least: a verdict, or
+/// a register that holds one, and `exit`.
+fn is_ending(window: &[u8]) -> bool {
+    let (verdict, exit) = window.split_at(EXIT.len());
+    let into_register_0 = verdict[1] & 0x0f == 0 && verdict[2..4] == [0, 0];
+    let is_verdict = verdict[4] <= 1 && verdict[5..] == [0, 0, 0];
+    exit == EXIT && MOVES_32.contains(&verdict[0]) && into_register_0 && is_verdict
 }
-/// The first byte of the same in 64 bits: `r0 = VERDICT`.
-const MOVE_64: u8 = 0xb7;
 
 /// A copy of the worker's binary that a test may replace.
 ///
@@ -60,16 +68,16 @@ pub fn another_build(path: &Path) -> TestResult {
     replace(path, &binaries::find(binaries::WORKER)?)?;
     let mut bytes = fs::read(path)?;
     let places: Vec<usize> = bytes
-        .windows(ending(0).len())
+        .windows(2 * EXIT.len())
         .enumerate()
-        .filter(|(_, window)| *window == ending(0) || *window == ending(1))
+        .filter(|(_, window)| is_ending(window))
         .map(|(place, _)| place)
         .collect();
     if places.len() < holdfast_protocol::kernel::program::ALL.len() {
         return Err(format!("{} programs end as expected: look again", places.len()).into());
     }
     for place in places {
-        bytes[place] = MOVE_64;
+        bytes[place] += TO_64;
     }
     let aside = path.with_extension("other");
     fs::write(&aside, bytes)?;

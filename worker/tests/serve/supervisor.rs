@@ -1,7 +1,7 @@
 //! The supervisor's end of the conversation with a real worker.
 
 use std::io::{self, IoSlice, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,6 +14,7 @@ use holdfast_protocol::handover::{
 };
 use holdfast_protocol::wire;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{InitFlags, Inotify};
 use nix::sys::socket::{
@@ -55,6 +56,10 @@ impl Worker {
         let watch: OwnedFd = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .expect("an instance of inotify")
             .into();
+        // Beyond the number that the child's end of the socket takes, which may be free here.
+        let beyond = FcntlArg::F_DUPFD_CLOEXEC(CHILD_DESCRIPTOR + 1);
+        // SAFETY: the descriptor is new, and nobody else knows its number.
+        let watch = unsafe { OwnedFd::from_raw_fd(fcntl(&watch, beyond).expect("a descriptor")) };
         let watched = watch.as_raw_fd();
         command.arg(format!("--watch={watched}")).stderr(Stdio::piped());
         // SAFETY: dup2(2) and fcntl(2) are async-signal-safe, as is what the tests prepare, which are

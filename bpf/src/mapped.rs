@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::{
     EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters,
     ServiceRecord, TableHeader, endpoint::EndpointState, traffic::Traffic,
@@ -34,7 +35,8 @@ macro_rules! plain {
 }
 
 plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
-plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, EndpointState, Traffic, [u8; 32]);
+plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, EndpointState, Traffic);
+plain!([u8; 32], Cell, PolicyCounters);
 
 /// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
 /// elements are multiples of 8 bytes.

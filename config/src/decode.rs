@@ -15,6 +15,7 @@ use crate::limits::limits;
 use crate::locality::{self, Locality};
 use crate::model::{Endpoint, Enrolment, NoEndpoint, Port, Protocol, Service};
 use crate::once::Said;
+use crate::policy;
 use crate::report::Report;
 use crate::scalar::{address, one_of, port_name, service_name, whole_number};
 use crate::tree::{Node, Value};
@@ -48,7 +49,8 @@ pub(crate) struct PortPositions {
 
 /// Where the node is.
 pub(crate) const NODE_KEY: &str = "node";
-const FILE_KEYS: [&str; 3] = ["services", NODE_KEY, enrolment::KEY];
+const FILE_KEYS: [&str; 5] =
+    ["services", NODE_KEY, enrolment::KEY, policy::decode::KEYS[0], policy::decode::KEYS[1]];
 const SERVICE_KEYS: [&str; 7] =
     ["name", "addresses", "ports", "load_balancing", "no_endpoint", "limits", "endpoints"];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
@@ -60,6 +62,7 @@ pub(crate) struct Contents {
     pub(crate) services: Vec<Located>,
     pub(crate) node: Option<Said<Locality>>,
     pub(crate) enrolment: Option<Said<Enrolment>>,
+    pub(crate) access: policy::decode::Located,
 }
 
 /// What the tree `root` says, as far as it can be told; what cannot is reported. A service comes
@@ -84,7 +87,8 @@ pub(crate) fn contents(root: &Node, file: usize, report: &mut Report<'_>) -> Con
         .iter()
         .filter_map(|node| service(node, file, report))
         .collect();
-    Contents { services, node, enrolment }
+    let access = policy::decode::access(&fields, file, report);
+    Contents { services, node, enrolment, access }
 }
 
 /// What `decode` makes of the value of `key`, if it is there and makes sense.

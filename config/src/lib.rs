@@ -16,8 +16,9 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `balancing` is what `load_balancing` says, and `enrolment` what stands beside the services, `once`
-//! for all files; `check` compares services with each other; `report` and `diagnostic` keep what is wrong.
+//! `balancing` is what `load_balancing` says, `policy` what access policies say, and `enrolment` what stands
+//! beside the services, `once` for all files; `check` compares services with each other; `report` and
+//! `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
@@ -36,6 +37,7 @@ mod limits;
 mod locality;
 mod model;
 mod once;
+mod policy;
 mod read;
 mod report;
 mod scalar;
@@ -47,6 +49,7 @@ pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Service};
+pub use policy::{Access, AccessPolicy, Action, Cidr, Group, Identity, PortRange, Rule, Side};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 
@@ -73,21 +76,24 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
     let (mut services, mut nodes, mut enrolments) = (Vec::new(), Vec::new(), Vec::new());
+    let mut access = Vec::new();
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
         let contents = contents_of(file, number, &mut report);
         services.extend(contents.services);
         nodes.extend(contents.node);
         enrolments.extend(contents.enrolment);
+        access.push(contents.access);
     }
     let node = once::only(decode::NODE_KEY, nodes, &files, &mut diagnostics);
     let enrolment = once::only(enrolment::KEY, enrolments, &files, &mut diagnostics);
     check::all(&services, node.is_some(), &files, &mut diagnostics);
+    let access = policy::check::all(access, &files, &mut diagnostics);
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }
     let services = services.into_iter().map(|located| located.service).collect();
-    Ok(Config { node, enrolment, services })
+    Ok(Config { node, services, enrolment, access })
 }
 
 /// What one file says. Its tree is gone when the next file's is grown.

@@ -59,3 +59,26 @@ pub const MAX_NODES: usize = 4_194_304;
 /// Most errors that are kept. The rest is counted: nobody reads more, and one wrong tool can
 /// produce millions.
 pub const MAX_DIAGNOSTICS: usize = 100;
+
+/// Most identities in all files together.
+pub const MAX_IDENTITIES: usize = 1024;
+
+/// Most access policies in all files together: as many as the kernel programs count for.
+pub const MAX_POLICIES: usize = 1024;
+
+/// Most rules of all access policies together. What they come to has a bit each in what the kernel
+/// programs look up.
+pub const MAX_RULES: usize = 1024;
+
+/// Most ranges of addresses in a list.
+pub const MAX_CIDRS_PER_LIST: usize = 4096;
+
+/// Most ports and ranges of ports in a list.
+pub const MAX_PORTS_PER_LIST: usize = 1024;
+
+/// Most names, or cgroups, in a list.
+pub const MAX_NAMES_PER_LIST: usize = 1024;
+
+/// Deepest cgroup of an identity, in directories from the root. The kernel programs look at 32 levels;
+/// in a container there are more than its paths show.
+pub const MAX_CGROUP_LEVELS: usize = 24;

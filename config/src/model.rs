@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::balancing::Balancing;
 use crate::locality::{Locality, Place};
+use crate::policy::Access;
 
 /// A whole configuration: all files together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Which sockets are governed; all of them without it.
     pub enrolment: Option<Enrolment>,
+    /// Who may connect to what.
+    pub access: Access,
 }
 
 /// Which sockets of the governed cgroup are governed: those that are in any of these.

@@ -146,7 +146,7 @@ pub(crate) fn port_name(scalar: &Scalar) -> Result<&str, String> {
     Ok(name)
 }
 
-fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !name.is_empty() && name.bytes().all(allowed) && !name.starts_with('-') && !name.ends_with('-')
 }

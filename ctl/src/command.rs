@@ -74,6 +74,8 @@ pub enum Verb {
     Top(Pace),
     /// List the endpoints in force, one line per endpoint of a port
     Endpoints,
+    /// List the access policies in force, one line per policy, with what they denied
+    Policies,
     /// List the links in the kernel, and whether each is what it should be
     Links,
     /// Replace the worker by a new one, and wait for the outcome; the old one serves meanwhile,

@@ -49,6 +49,7 @@ fn run(options: &Options, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Services => show(json, session.services()?.as_slice(), render::rows::services)?,
         Verb::Top(pace) => top::top(json, &pace, &session)?,
         Verb::Endpoints => show(json, session.endpoints()?.as_slice(), render::rows::endpoints)?,
+        Verb::Policies => show(json, session.policies()?.as_slice(), render::policies::policies)?,
         Verb::Links => show(json, session.status()?.links.as_slice(), render::rows::links)?,
         Verb::Reload => return reload(json, &session),
         Verb::Uninstall => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_protocol::control::{
-    EndpointRow, Request, Response, ServiceRow, Status, WorkerAnswer, WorkerQuery,
+    EndpointRow, PolicyRow, Request, Response, ServiceRow, Status, WorkerAnswer, WorkerQuery,
 };
 use holdfast_protocol::wire::{self, MAX_PACKET_BYTES, WireError};
 use nix::errno::Errno;
@@ -184,6 +184,17 @@ impl Session {
             |offset| WorkerQuery::Endpoints { offset },
             |answer| match answer {
                 WorkerAnswer::Endpoints { rows, next } => Ok((rows, next)),
+                other => Err(other),
+            },
+        )
+    }
+
+    /// The access policies in force.
+    pub fn policies(&self) -> Result<Vec<PolicyRow>, SessionError> {
+        self.pages(
+            |offset| WorkerQuery::Policies { offset },
+            |answer| match answer {
+                WorkerAnswer::Policies { rows, next } => Ok((rows, next)),
                 other => Err(other),
             },
         )

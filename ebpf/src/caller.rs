@@ -48,7 +48,7 @@ impl Caller {
 
     /// The id of the process's control group `level` levels below the root; 0 if it is not as deep.
     #[inline(always)]
-    pub fn ancestor(self, level: u32) -> u64 {
+    pub fn ancestor(level: u32) -> u64 {
         // SAFETY: the helper takes any level, and answers 0 for one that the cgroup does not have.
         unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
     }

@@ -12,6 +12,7 @@ use holdfast_ebpf::flow::{Flows, NEVER};
 use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::FrontendKey;
 
+use crate::court::permit;
 use crate::enrolled::is_enrolled;
 use crate::flows::SocketFlows;
 use crate::programs::{PROCEED, refuse, tally};
@@ -66,6 +67,7 @@ fn send(socket: &SockAddr) -> i32 {
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
     let mut inquiry = Inquiry::new(key, socket.reach());
     decide(&Datagram(caller), &mut inquiry);
+    permit(caller, &mut inquiry);
     let kept = hf_keep_flow(caller.context(), &raw mut inquiry);
     let decision = &inquiry.decision;
     if kept & COUNTS != 0 {
@@ -77,7 +79,9 @@ fn send(socket: &SockAddr) -> i32 {
             socket.rename(decision.endpoint);
             PROCEED
         }
-        Verdict::Refused | Verdict::Limited | Verdict::Unsettled => refuse(decision.errno),
+        Verdict::Refused | Verdict::Denied | Verdict::Limited | Verdict::Unsettled => {
+            refuse(decision.errno)
+        }
     }
 }
 

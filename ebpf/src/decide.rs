@@ -25,6 +25,8 @@ use crate::socket::{Peer, Reach};
 use crate::table::Table;
 use crate::{choose, words};
 
+/// `EPERM`: an access policy denies it.
+pub const EPERM: u16 = 1;
 /// `EAGAIN`: every look found a table being replaced.
 pub const EAGAIN: u16 = 11;
 /// `EINVAL`: the table names a way of choosing that these programs do not know.
@@ -81,6 +83,8 @@ pub enum Verdict {
     /// It fails with [`Decision::errno`]: the service has no endpoint, or none that this socket can
     /// reach, or a policy these programs do not know.
     Refused,
+    /// It fails with [`Decision::errno`], which is [`EPERM`]: an access policy denies it.
+    Denied,
     /// It fails with [`Decision::errno`], which is [`ECONNREFUSED`]: a bound was reached.
     Limited,
     /// It fails with [`Decision::errno`], which is [`EAGAIN`]: no look was settled.

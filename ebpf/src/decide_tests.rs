@@ -294,6 +294,8 @@ fn outcome(decision: &Decision) -> Outcome {
             generation: decision.generation,
         },
         Verdict::Refused => Outcome::Refused(decision.errno),
+        // Nothing here judges.
+        Verdict::Denied => unreachable!(),
         Verdict::Limited => {
             assert_eq!(decision.errno, ECONNREFUSED);
             Outcome::Limited

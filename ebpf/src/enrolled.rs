@@ -52,7 +52,7 @@ impl Enrolment for Caller {
 
     #[inline(always)]
     fn ancestor(&self, level: u32) -> u64 {
-        Caller::ancestor(*self, level)
+        Caller::ancestor(level)
     }
 
     #[inline(always)]

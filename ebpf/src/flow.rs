@@ -141,7 +141,8 @@ pub fn direct<F: Flows>(flows: &F, inquiry: &Inquiry) -> Direction {
         is_new,
         writes_flow: is_new || (is_sent && former.row != decision.row),
         writes_reply: is_sent && flows.asked_as(&decision.endpoint) != asked,
-        forgets_reply: decision.verdict == Verdict::Untouched && flows.asked_as(&asked).port_be != NEVER,
+        forgets_reply: decision.verdict == Verdict::Untouched
+            && flows.asked_as(&asked).port_be != NEVER,
     }
 }
 

@@ -34,7 +34,9 @@ fn map_key(peer: &Peer) -> FlowKey {
 impl Flows for Remembered {
     fn former(&self, asked: &Peer) -> Former {
         let flows = self.flows.borrow();
-        flows.get(&name(asked)).map_or(Former::none(asked), |flow| Former::of(flow, &map_key(asked)))
+        flows
+            .get(&name(asked))
+            .map_or(Former::none(asked), |flow| Former::of(flow, &map_key(asked)))
     }
     fn asked_as(&self, endpoint: &Peer) -> Peer {
         let replies = self.replies.borrow();

@@ -5,6 +5,7 @@
 //!
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
+//! - [`policy`]: whether access policies let it pass.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`client`]: who a client is, for what depends on that.
 //! - [`enrol`]: which sockets are governed at all.
@@ -31,6 +32,7 @@ pub mod enrol;
 pub mod flow;
 pub mod lifecycle;
 pub mod limit;
+pub mod policy;
 pub mod socket;
 mod table;
 pub mod words;

@@ -69,10 +69,14 @@ pub const fn has_bounds(decision: &Decision) -> bool {
 #[inline(always)]
 pub fn bounds<T: Tables>(tables: &T, decision: &Decision) -> Option<Bounds> {
     let settings = tables.slot(decision.table.header.wrapping_add(1))?;
-    let bounds = words::bounds(
-        tables.slot_word(settings, words::SETTINGS_SERVICE),
-        tables.slot_word(settings, words::SETTINGS_ENDPOINT),
-    );
+    let bound = |word| {
+        let word = tables.slot_word(settings, word);
+        Bound { open: words::low(word), pending: words::high(word) }
+    };
+    let bounds = Bounds {
+        service: bound(words::SETTINGS_SERVICE),
+        endpoint: bound(words::SETTINGS_ENDPOINT),
+    };
     is_current(tables, decision).then_some(bounds)
 }
 

@@ -8,6 +8,7 @@
 //! - [`maps`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
 //!   writes them.
 //! - [`counting`]: what is counted of a connection after the system call.
+//! - [`court`]: where access policies are judged.
 //! - [`places`]: places under a bound, taken and given back.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
@@ -22,6 +23,8 @@
 mod caller;
 #[cfg(target_arch = "bpf")]
 mod counting;
+#[cfg(target_arch = "bpf")]
+mod court;
 #[cfg(target_arch = "bpf")]
 mod datagrams;
 #[cfg(target_arch = "bpf")]

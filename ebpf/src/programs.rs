@@ -11,6 +11,7 @@ use holdfast_ebpf::limit;
 use holdfast_ebpf::socket::{self, Peer};
 use holdfast_protocol::kernel::FrontendKey;
 
+use crate::court::permit;
 use crate::enrolled::is_enrolled;
 use crate::sock_addr::SockAddr;
 use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
@@ -78,6 +79,7 @@ fn connect(socket: &SockAddr) -> i32 {
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
     let mut inquiry = Inquiry::new(key, socket.reach());
     decide(&Connection(caller), &mut inquiry);
+    permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
         hf_admit(caller.context(), &raw mut inquiry);
     }
@@ -97,7 +99,9 @@ fn connect(socket: &SockAddr) -> i32 {
             PROCEED
         }
         // What was remembered stays: a datagram socket keeps its former peer when this fails.
-        Verdict::Refused | Verdict::Limited | Verdict::Unsettled => refuse(decision.errno),
+        Verdict::Refused | Verdict::Denied | Verdict::Limited | Verdict::Unsettled => {
+            refuse(decision.errno)
+        }
     }
 }
 
@@ -132,6 +136,7 @@ pub fn tally(decision: &Decision, connections: u64) {
             Verdict::Untouched => {}
             Verdict::Sent => maps::add(&raw mut (*counters).connections, connections),
             Verdict::Refused => maps::add(&raw mut (*counters).refused, 1),
+            Verdict::Denied => maps::add(&raw mut (*counters).denied, 1),
             Verdict::Limited => maps::add(&raw mut (*counters).limited, 1),
             Verdict::Unsettled => maps::add(&raw mut (*counters).unsettled, 1),
         }

@@ -5,7 +5,7 @@
 //! there (`Documentation/bpf/verifier.rst`; global functions, Linux 5.6). That is what keeps the time to
 //! load in check as programs grow. In return such a function is given pointers to whole structs, checks
 //! them against null, and answers with a number. The kernel bounds the stack of a chain of them to 512
-//! bytes, so no step calls another one.
+//! bytes, so no step calls another one; only the judge, in [`court`](crate::court), has parts.
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use holdfast_ebpf::decide::{

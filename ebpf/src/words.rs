@@ -9,8 +9,6 @@ use holdfast_protocol::kernel::{
     Address, Affinity, EndpointSlot, Frontend, SLOT_BYTES, Settings, TableHeader,
 };
 
-use crate::limit::{Bound, Bounds};
-
 /// A slot of `TABLES`, word by word.
 pub type Slot = [u64; SLOT_BYTES / size_of::<u64>()];
 /// A value of `AFFINITIES`, word by word.
@@ -141,16 +139,6 @@ pub const fn affinity_ns(word: u64) -> u64 {
 #[must_use]
 pub const fn hash_by(word: u64) -> u8 {
     (high(word) >> 16) as u8
-}
-
-/// The two [`Bound`]s in the first two words of a [`Settings`].
-#[inline(always)]
-#[must_use]
-pub const fn bounds(service: u64, endpoint: u64) -> Bounds {
-    Bounds {
-        service: Bound { open: low(service), pending: high(service) },
-        endpoint: Bound { open: low(endpoint), pending: high(endpoint) },
-    }
 }
 
 /// The weight in the word [`ENDPOINT_PORT`].

@@ -260,6 +260,11 @@ pub enum WorkerQuery {
         /// Skip this many.
         offset: u32,
     },
+    /// The access policies in force.
+    Policies {
+        /// Skip this many.
+        offset: u32,
+    },
 }
 
 /// What the worker answers.
@@ -283,6 +288,13 @@ pub enum WorkerAnswer {
     Failed {
         /// Why.
         reason: String,
+    },
+    /// A page of access policies.
+    Policies {
+        /// In the configuration's order.
+        rows: Vec<PolicyRow>,
+        /// Offset of the next page, if there is one.
+        next: Option<u32>,
     },
 }
 
@@ -349,6 +361,23 @@ pub struct TrafficRow {
     pub sent_bytes: u64,
     /// Bytes that closed TCP connections have received.
     pub received_bytes: u64,
+}
+
+/// One access policy, as programmed in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// Its name.
+    pub policy: String,
+    /// `allow` or `deny`.
+    pub action: String,
+    /// Whether it is tried out only.
+    pub dry_run: bool,
+    /// How many terms its rules come to.
+    pub terms: u32,
+    /// Connections it denied so far.
+    pub denied: u64,
+    /// Connections it would have denied, were it not tried out only.
+    pub would_deny: u64,
 }
 
 impl Message for Request {

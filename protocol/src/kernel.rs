@@ -24,6 +24,8 @@ pub mod traffic;
 pub use enrolment::{EnrolledKey, EnrolmentWord, enrolled};
 pub use flow::{Flow, FlowKey, Reply};
 
+pub mod rules;
+
 /// IP protocol number of TCP (RFC 9293).
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).
@@ -63,10 +65,33 @@ pub mod map {
     /// Memory-mapped array: service number to [`Traffic`](super::traffic::Traffic).
     pub const TRAFFIC: &str = "TRAFFIC";
 
+    /// Memory-mapped array of one element: the [`HeadWord`](super::HeadWord) of the policies in force.
+    pub const POLICY_HEAD: &str = "POLICY_HEAD";
+    /// Memory-mapped array of [`Cell`](super::rules::Cell)s: the policies, compiled.
+    pub const POLICIES: &str = "POLICIES";
+    /// Per-CPU array: policy number to [`PolicyCounters`](super::rules::PolicyCounters).
+    pub const POLICY_COUNTERS: &str = "POLICY_COUNTERS";
+
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 15] = [
-        FRONTENDS, HEADS, TABLES, SERVICES, COUNTERS, SOCKETS, OVERFLOW, CURSORS, FLOWS, REPLIES,
-        ENROLMENT, ENROLLED, AFFINITIES, ENDPOINTS, TRAFFIC,
+    pub const ALL: [&str; 18] = [
+        FRONTENDS,
+        HEADS,
+        TABLES,
+        SERVICES,
+        COUNTERS,
+        SOCKETS,
+        OVERFLOW,
+        CURSORS,
+        FLOWS,
+        REPLIES,
+        ENROLMENT,
+        ENROLLED,
+        AFFINITIES,
+        ENDPOINTS,
+        TRAFFIC,
+        POLICY_HEAD,
+        POLICIES,
+        POLICY_COUNTERS,
     ];
 }
 
@@ -441,6 +466,8 @@ pub struct ServiceCounters {
     pub unsettled: u64,
     /// Connections refused because a bound on open connections or attempts was reached.
     pub limited: u64,
+    /// Connections that an access policy denied.
+    pub denied: u64,
 }
 
 /// What the programs remember about a socket they sent to an endpoint: the value of `SOCKETS`, and of
@@ -615,7 +642,7 @@ const _: () = {
     assert!(size_of::<AffinityKey>() == 24);
     assert!(size_of::<Affinity>() == 32);
     assert!(size_of::<ServiceRecord>() == 88);
-    assert!(size_of::<ServiceCounters>() == 40);
+    assert!(size_of::<ServiceCounters>() == 48);
     assert!(size_of::<SocketState>() == 64);
     assert!(limit::SOCKETS.is_power_of_two());
 };

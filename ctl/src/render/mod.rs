@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod outcome;
+pub mod policies;
 pub mod rows;
 pub mod status;
 pub mod table;

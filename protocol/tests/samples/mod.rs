@@ -1,7 +1,7 @@
 //! One sample of every message, by name.
 
 use holdfast_protocol::control::{
-    ConfigStatus, DriftStatus, EndpointRow, LinkStatus, Replacements, Request, Response,
+    ConfigStatus, DriftStatus, EndpointRow, LinkStatus, PolicyRow, Replacements, Request, Response,
     ServiceRow, SnapshotStatus, StandbyStatus, Status, SupervisorStatus, Takeover, Takeovers,
     TrafficRow, WorkerAnswer, WorkerQuery, WorkerStatus,
 };
@@ -94,6 +94,7 @@ pub fn queries() -> Vec<(&'static str, WorkerQuery)> {
     vec![
         ("services", WorkerQuery::Services { offset: 0 }),
         ("endpoints", WorkerQuery::Endpoints { offset: 500 }),
+        ("policies", WorkerQuery::Policies { offset: 7 }),
     ]
 }
 
@@ -134,6 +135,20 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
             },
         ),
         ("failed", WorkerAnswer::Failed { reason: "no".into() }),
+        (
+            "policies",
+            WorkerAnswer::Policies {
+                rows: vec![PolicyRow {
+                    policy: "no-db".into(),
+                    action: "deny".into(),
+                    dry_run: true,
+                    terms: 3,
+                    denied: 4,
+                    would_deny: 500,
+                }],
+                next: None,
+            },
+        ),
     ]
 }
 

@@ -15,6 +15,7 @@
 //! - [`snapshot`], [`quarantine`]: what is new proves itself, or what was before comes back.
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
+//! - [`policy`]: what access policies deny.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
 //! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see. [`cost`]: what it costs.
 
@@ -40,6 +41,7 @@ mod losses;
 mod metrics;
 mod out_of_memory;
 mod pace;
+mod policy;
 mod privilege;
 mod quarantine;
 mod rejected;

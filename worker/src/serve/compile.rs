@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use holdfast_config::{
-    Config, Diagnostics, Endpoint, Enrolment, Locality, NoEndpoint, Port, Protocol, Service,
-    Sources, parse,
+    Access, Config, Diagnostics, Endpoint, Enrolment, Locality, NoEndpoint, Port, Protocol,
+    Service, Sources, parse,
 };
 use holdfast_protocol::kernel::{
     Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped,
@@ -31,6 +31,8 @@ pub struct Compiled {
     pub enrolment: Option<Enrolment>,
     /// Endpoints that are configured and get no connections, so that they can be shown.
     pub aside: Vec<Aside>,
+    /// Who may connect to what. Compiled when it is put in force: it names cgroups, which come and go.
+    pub access: Access,
     /// What it is known by.
     pub summary: Summary,
 }
@@ -61,7 +63,8 @@ pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
     };
     let desired = compile(&config);
     let aside = aside::aside(&config, &desired);
-    Ok(Compiled { desired, aside, enrolment: config.enrolment, summary })
+    let (enrolment, access) = (config.enrolment, config.access);
+    Ok(Compiled { desired, aside, enrolment, access, summary })
 }
 
 fn count(items: usize) -> u32 {

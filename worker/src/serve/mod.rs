@@ -11,6 +11,7 @@
 //! - [`compile`]: from the configuration to what the tables should say. [`locality`]: what each endpoint
 //!   gets. [`spread`], [`alias`], [`maglev`]: how the kernel chooses so. [`aside`]: who gets nothing. Pure.
 //! - [`tables`]: what the tables say, and the safe way from one to the other.
+//! - [`policy`]: the same for access policies.
 //! - [`session`], [`grace`]: shadow, granted, released, and what is done in each.
 //! - [`report`], [`queries`], [`rows`]: what the supervisor and `holdfastctl` are told.
 //! - [`telemetry`], [`http`]: what whoever scrapes is told, and how.
@@ -37,6 +38,7 @@ pub mod log;
 pub mod maglev;
 pub mod memory;
 pub mod offer;
+pub mod policy;
 pub mod privilege;
 pub mod queries;
 pub mod report;

@@ -32,6 +32,12 @@ pub struct EstateMaps {
     pub endpoints: OwnedFd,
     /// `TRAFFIC`.
     pub traffic: OwnedFd,
+    /// `POLICY_HEAD`.
+    pub policy_head: OwnedFd,
+    /// `POLICIES`.
+    pub policies: OwnedFd,
+    /// `POLICY_COUNTERS`.
+    pub policy_counters: OwnedFd,
 }
 
 /// Why an offer is not the estate.
@@ -136,6 +142,9 @@ impl Gathering {
             enrolled: self.pick(map::ENROLLED)?,
             endpoints: self.pick(map::ENDPOINTS)?,
             traffic: self.pick(map::TRAFFIC)?,
+            policy_head: self.pick(map::POLICY_HEAD)?,
+            policies: self.pick(map::POLICIES)?,
+            policy_counters: self.pick(map::POLICY_COUNTERS)?,
         })
     }
 

@@ -7,7 +7,8 @@ use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
 use holdfast_protocol::wire;
 
 use super::compile::Compiled;
-use super::rows::Snapshot;
+use super::policy::estate::PolicyReader;
+use super::rows::{self, Snapshot};
 use super::tables::estate::Reader;
 use super::tables::maps::Counters;
 use super::tables::observe::observe;
@@ -24,7 +25,7 @@ pub struct Queries {
 
 impl Queries {
     /// The answer to `query` about `maps`, in the order of `compiled` and in its own packet format.
-    pub fn answer<M: Reader + Counters>(
+    pub fn answer<M: Reader + Counters + PolicyReader>(
         &mut self,
         query: &[u8],
         maps: &M,
@@ -40,14 +41,17 @@ impl Queries {
         wire::encode(&answer).expect("a page and an error are bounded")
     }
 
-    fn page<M: Reader + Counters>(
+    fn page<M: Reader + Counters + PolicyReader>(
         &mut self,
         query: &WorkerQuery,
         maps: &M,
         compiled: Option<&Compiled>,
         now: Instant,
     ) -> Result<WorkerAnswer, BpfError> {
-        let (WorkerQuery::Services { offset } | WorkerQuery::Endpoints { offset }) = *query;
+        let offset = match *query {
+            WorkerQuery::Services { offset } | WorkerQuery::Endpoints { offset } => offset,
+            WorkerQuery::Policies { offset } => return rows::policies(offset, maps),
+        };
         let usable =
             self.kept.take().filter(|(taken, _)| offset > 0 && now < *taken + SNAPSHOT_LIFE);
         let (taken, snapshot) = match usable {
@@ -56,7 +60,7 @@ impl Queries {
         };
         let answer = match query {
             WorkerQuery::Services { .. } => snapshot.services(offset, maps)?,
-            WorkerQuery::Endpoints { .. } => snapshot.endpoints(offset, maps),
+            _ => snapshot.endpoints(offset, maps),
         };
         if let WorkerAnswer::Services { next: Some(_), .. }
         | WorkerAnswer::Endpoints { next: Some(_), .. } = answer

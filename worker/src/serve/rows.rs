@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use holdfast_bpf::BpfError;
-use holdfast_protocol::control::{EndpointRow, ServiceRow, TrafficRow, WorkerAnswer};
+use holdfast_protocol::control::{EndpointRow, PolicyRow, ServiceRow, TrafficRow, WorkerAnswer};
 use holdfast_protocol::handover::MAX_RELAY_BYTES;
 use holdfast_protocol::kernel::endpoint::Live;
+use holdfast_protocol::kernel::rules::{POLICY_NUMBERS, PolicyCounters, policy_flag};
 use holdfast_protocol::kernel::{Address, EndpointSlot, ServiceRecord, is_mapped, policy};
 
 use super::aside::ACTIVE;
 use super::compile::Compiled;
+use super::policy::estate::PolicyReader;
+use super::policy::plan;
 use super::tables::desired::{name, protocol};
 use super::tables::maps::Counters;
 use super::tables::observe::{Lead, Observed, Programmed};
@@ -232,6 +235,36 @@ impl Port {
             traffic,
         }
     }
+}
+
+/// The page of access policies that starts at `offset`.
+///
+/// # Errors
+///
+/// When the counters cannot be read.
+pub fn policies(offset: u32, estate: &impl PolicyReader) -> Result<WorkerAnswer, BpfError> {
+    let records = plan::observe(estate);
+    let mut page = Page::from(offset);
+    for record in records.iter().skip(offset as usize) {
+        let counted = match record.number {
+            0..POLICY_NUMBERS => estate.policy_counters(record.number)?,
+            _ => PolicyCounters::default(),
+        };
+        let has = |flag| record.flags & flag != 0;
+        let row = PolicyRow {
+            policy: record.name.clone(),
+            action: if has(policy_flag::ALLOW) { "allow" } else { "deny" }.to_owned(),
+            dry_run: has(policy_flag::DRY_RUN),
+            terms: record.terms,
+            denied: counted.denied,
+            would_deny: counted.dry_run,
+        };
+        if !page.push(row, |row| ROW_BYTES + row.policy.len() + row.action.len() + 2 * TEXT_BYTES) {
+            break;
+        }
+    }
+    let (rows, next) = page.close(records.len());
+    Ok(WorkerAnswer::Policies { rows, next })
 }
 
 /// Rows that fit into one answer.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 
 use holdfast_bpf::object;
-use holdfast_protocol::kernel::{self, limit, map};
+use holdfast_protocol::kernel::{self, limit, map, rules};
 use holdfast_protocol::manifest::{Kind, Shape};
 
 use crate::supervisor::{FLOWS, SERVICES, SLOTS, load};
@@ -54,6 +54,10 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::ENROLLED => limit::ENROLLED,
             map::AFFINITIES => limit::AFFINITIES,
             map::ENDPOINTS => limit::endpoints(SLOTS),
+            // Policies have a limit of their own, and no setting.
+            map::POLICY_HEAD => rules::HEADS,
+            map::POLICIES => rules::CELLS,
+            map::POLICY_COUNTERS => rules::POLICY_NUMBERS,
             _ => SERVICES,
         };
         assert_eq!(shape.max_entries, expected, "{}", entry.name);

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
+use holdfast_protocol::kernel::rules::PolicyCounters;
 use holdfast_protocol::kernel::{
     Affinity, AffinityKey, EndpointSlot, EnrolledKey, EnrolmentWord, Flow, FlowKey, Frontend,
     FrontendKey, HeadWord, Reply, SLOT_BYTES, ServiceCounters, ServiceRecord, SocketState,
-    endpoint::EndpointState, limit, map, traffic::Traffic,
+    endpoint::EndpointState, limit, map, rules, traffic::Traffic,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -97,6 +98,12 @@ impl Estate {
             (map::SERVICES, shape(ARRAY, size_of::<ServiceRecord>(), services, MMAPABLE)),
             (map::COUNTERS, shape(PER_CPU_ARRAY, size_of::<ServiceCounters>(), services, 0)),
             (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), limit::SOCKETS, 0)),
+            (map::POLICY_HEAD, shape(ARRAY, size_of::<HeadWord>(), rules::HEADS, MMAPABLE)),
+            (map::POLICIES, shape(ARRAY, size_of::<rules::Cell>(), rules::CELLS, MMAPABLE)),
+            (
+                map::POLICY_COUNTERS,
+                shape(PER_CPU_ARRAY, size_of::<PolicyCounters>(), rules::POLICY_NUMBERS, 0),
+            ),
             // Socket storage needs type information, which the worker has no use for.
             (map::OVERFLOW, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
             (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),

@@ -19,9 +19,9 @@ use crate::serve::telemetry::sample::Page;
 /// the answer, may have no other processor to hear it on: this is many times what it takes.
 const SETTLING: Duration = Duration::from_millis(20);
 
-/// How often the paths of an enrolment are looked up: a cgroup that is made is governed this much
-/// later at the latest. One look costs two system calls per path.
-const LOOK_UP_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the cgroups and network namespaces that an enrolment or an access policy names are looked
+/// up: one that is made is known this much later at the latest. A look costs two system calls per path.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Drives the [`Session`].
 pub struct Tables {
@@ -162,6 +162,8 @@ impl Actor for Tables {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOOK_UP_INTERVAL, |actor, ctx| {
             let result = actor.session.look_up_again();
+            actor.after(result, ctx);
+            let result = actor.session.look_at_cgroups();
             actor.after(result, ctx);
         });
     }

@@ -2,8 +2,9 @@
 //!
 //! Nothing here waits. The actor around it calls a method for each thing that happens, sends what
 //! has gathered in the outbox, and does what [`Session::next`] says. What a granted worker does is
-//! in `work`.
+//! in `work`; what concerns access policies is in `access`.
 
+mod access;
 mod enrolment;
 mod fallback;
 mod telemetry;
@@ -15,13 +16,15 @@ use std::time::Instant;
 use holdfast_bpf::BpfError;
 use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Occasion, Origin};
 
+use self::access::NewPolicies;
 use self::enrolment::Enrolling;
 use self::fallback::Snapshot;
 use super::compile::{Compiled, Summary};
+use super::policy;
+use super::policy::resolve::Resolution;
 use super::queries::Queries;
 use super::report;
 use super::tables::apply::Application;
-use super::tables::desired::Desired;
 use super::tables::maps::{GrantedMaps, ShadowMaps};
 use super::tables::observe::{Observed, observe};
 use super::tables::plan::{DoesNotFit, plan};
@@ -83,6 +86,8 @@ pub struct Session {
     summary: Summary,
     /// Where that came from.
     origin: Origin,
+    /// The access policies in force, and the cgroups they were compiled for, once both are known.
+    policies: Option<(Arc<Compiled>, Resolution)>,
     snapshot: Snapshot,
     /// Frontends in the maps, once they have been counted since the grant.
     frontends: Option<u64>,
@@ -115,7 +120,7 @@ enum Work {
     /// What is on disk has not been looked at.
     Due,
     /// A plan is being carried out.
-    Applying { compiled: Arc<Compiled>, application: Application },
+    Applying { compiled: Arc<Compiled>, policies: Box<NewPolicies>, application: Application },
     /// There will be room after a grace period.
     Resting,
     /// The snapshot is being read.
@@ -132,6 +137,7 @@ impl Default for Session {
             latest: None,
             summary: Summary::default(),
             origin: Origin::default(),
+            policies: None,
             snapshot: Snapshot::default(),
             frontends: None,
             enrolling: Enrolling::default(),
@@ -215,7 +221,7 @@ impl Session {
         };
         let observed = observe(maps)?;
         let verdict = match latest {
-            Ok(compiled) => match dry_run(maps, &observed, &compiled.desired) {
+            Ok(compiled) => match dry_run(maps, &observed, compiled) {
                 Ok(()) => Ok(&compiled.summary),
                 Err(error) => Err(Unusable::does_not_fit(&error)),
             },
@@ -265,6 +271,7 @@ impl Session {
         self.summary = Summary::default();
         self.origin = Origin::default();
         self.frontends = None;
+        self.policies = None;
         self.turn += 1;
         self.role = Role::Granted { maps: maps.grant()?, work: Work::Due, unanswered: Some(epoch) };
         // A spare may have missed what the former worker had just put in force. What is programmed
@@ -354,8 +361,9 @@ impl Session {
 }
 
 /// Whether `desired` would fit, everything that is free having rested.
-fn dry_run(maps: &ShadowMaps, observed: &Observed, desired: &Desired) -> Result<(), DoesNotFit> {
+fn dry_run(maps: &ShadowMaps, observed: &Observed, compiled: &Compiled) -> Result<(), DoesNotFit> {
     let mut rested = Rest::default();
     rested.end();
-    plan(observed, desired, &mut rested.space(maps, observed)).map(drop)
+    policy::plan::plan(maps, &compiled.access, &policy::resolve::resolve(&compiled.access))?;
+    plan(observed, &compiled.desired, &mut rested.space(maps, observed)).map(drop)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Origin};
 
+use super::access::NewPolicies;
 use super::{Next, Role, Session, SessionError, Unusable, Work};
 use crate::serve::compile::{Compiled, Summary};
 use crate::serve::report;
@@ -27,12 +28,15 @@ impl Session {
             self.plan()?;
         }
         let Role::Granted { maps, work, .. } = &mut self.role else { return Ok(()) };
-        let Work::Applying { compiled, application } = work else { return Ok(()) };
+        let Work::Applying { compiled, policies, application } = work else { return Ok(()) };
+        // They are in force before the services of the same save: what it denies is never let through.
+        policies.carry_out(maps)?;
         if !application.advance(&compiled.desired, maps, BATCH)? {
             return Ok(());
         }
         let finished = std::mem::replace(work, Work::Settled);
-        if let Work::Applying { compiled, application } = finished {
+        if let Work::Applying { compiled, policies, application } = finished {
+            self.policies = Some((Arc::clone(&compiled), policies.into_resolution()));
             self.rest.begin(application.into_freed());
             self.summary = compiled.summary.clone();
             self.enrol(&compiled)?;
@@ -85,8 +89,12 @@ impl Session {
         let Role::Granted { maps, .. } = &self.role else { return None };
         match plan(observed, &compiled.desired, &mut self.rest.space(maps, observed)) {
             Ok(plan) => {
+                let policies = match NewPolicies::plan(maps, compiled) {
+                    Ok(policies) => Box::new(policies),
+                    Err(error) => return Some(error.into()),
+                };
                 let (compiled, application) = (Arc::clone(compiled), Application::new(plan));
-                self.set_work(Work::Applying { compiled, application });
+                self.set_work(Work::Applying { compiled, policies, application });
             }
             Err(error) if error.is_space() && self.rest.is_resting() => {
                 self.turn += 1;

@@ -8,6 +8,7 @@ use holdfast_bpf::BpfError;
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
+use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
     EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord,
@@ -16,6 +17,7 @@ use holdfast_protocol::kernel::{
 use super::estate::{Capacity, Reader, Writer};
 use super::slot::Slot;
 use crate::serve::offer::EstateMaps;
+use crate::serve::policy::estate::{PolicyReader, PolicyWriter};
 
 /// The maps of a worker that may not write.
 #[derive(Debug)]
@@ -36,6 +38,9 @@ struct Maps {
     enrolled: HashMap<EnrolledKey, u32>,
     endpoints: MappedArray<EndpointState>,
     traffic: MappedArray<Traffic>,
+    policy_head: MappedArray<HeadWord>,
+    policies: MappedArray<Cell>,
+    policy_counters: PerCpuArray<PolicyCounters>,
 }
 
 impl ShadowMaps {
@@ -55,6 +60,9 @@ impl ShadowMaps {
             enrolled: HashMap::new(estate.enrolled)?,
             endpoints: MappedArray::map_later(estate.endpoints)?,
             traffic: MappedArray::map_later(estate.traffic)?,
+            policy_head: MappedArray::map(estate.policy_head)?,
+            policies: MappedArray::map(estate.policies)?,
+            policy_counters: PerCpuArray::new(estate.policy_counters)?,
         }))
     }
 
@@ -109,7 +117,9 @@ impl Maps {
         self.enrolment.protect(writable)?;
         self.services.protect(writable)?;
         self.endpoints.protect(writable)?;
-        self.traffic.protect(writable)
+        self.traffic.protect(writable)?;
+        self.policy_head.protect(writable)?;
+        self.policies.protect(writable)
     }
 }
 
@@ -145,6 +155,7 @@ pub const fn plus(one: ServiceCounters, other: &ServiceCounters) -> ServiceCount
         retries: one.retries.wrapping_add(other.retries),
         unsettled: one.unsettled.wrapping_add(other.unsettled),
         limited: one.limited.wrapping_add(other.limited),
+        denied: one.denied.wrapping_add(other.denied),
     }
 }
 
@@ -188,6 +199,25 @@ impl Reader for Maps {
     }
 }
 
+impl PolicyReader for Maps {
+    fn policy_head(&self) -> HeadWord {
+        self.policy_head.read(0)
+    }
+
+    fn policy_cell(&self, index: u32) -> Cell {
+        self.policies.read(index)
+    }
+
+    fn policy_counters(&self, number: u32) -> Result<PolicyCounters, BpfError> {
+        let add = |sum: PolicyCounters, cpu: PolicyCounters| PolicyCounters {
+            denied: sum.denied.wrapping_add(cpu.denied),
+            dry_run: sum.dry_run.wrapping_add(cpu.dry_run),
+        };
+        let cpus = self.policy_counters.lookup(number)?;
+        Ok(cpus.into_iter().fold(PolicyCounters::default(), add))
+    }
+}
+
 /// Both kinds of maps are read alike.
 macro_rules! read_through {
     ($($maps:ty),*) => {$(
@@ -222,6 +252,20 @@ macro_rules! read_through {
 
             fn enrolment(&self) -> Result<(EnrolmentWord, Vec<EnrolledKey>), BpfError> {
                 self.0.enrolment()
+            }
+        }
+
+        impl PolicyReader for $maps {
+            fn policy_head(&self) -> HeadWord {
+                self.0.policy_head()
+            }
+
+            fn policy_cell(&self, index: u32) -> Cell {
+                self.0.policy_cell(index)
+            }
+
+            fn policy_counters(&self, number: u32) -> Result<PolicyCounters, BpfError> {
+                self.0.policy_counters(number)
             }
         }
 
@@ -298,5 +342,19 @@ impl Writer for GrantedMaps {
 
     fn publish_enrolment(&mut self, word: EnrolmentWord) {
         self.0.enrolment.publish(word);
+    }
+}
+
+impl PolicyWriter for GrantedMaps {
+    fn write_policy_cell(&mut self, index: u32, cell: Cell) {
+        self.0.policies.write(index, cell);
+    }
+
+    fn zero_policy_counters(&mut self, number: u32) -> Result<(), BpfError> {
+        self.0.policy_counters.fill(number, PolicyCounters::default())
+    }
+
+    fn publish_policies(&mut self, head: HeadWord) {
+        self.0.policy_head.publish(0, head);
     }
 }

@@ -3,6 +3,7 @@
 use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord};
 
 use super::matching::Matching;
+use crate::serve::policy::image::TooLarge;
 use crate::serve::tables::desired::{Desired, Label};
 use crate::serve::tables::ranges::Range;
 
@@ -73,6 +74,9 @@ pub enum DoesNotFit {
         /// How many the estate holds.
         capacity: u32,
     },
+    /// More policies than the estate holds.
+    #[error(transparent)]
+    Policies(#[from] TooLarge),
 }
 
 impl DoesNotFit {

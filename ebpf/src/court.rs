@@ -1,0 +1,173 @@
+//! Where access policies are judged: the maps they are in, and the process that connects.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use holdfast_ebpf::client::Clients as _;
+use holdfast_ebpf::decide::{EAGAIN, EPERM, Inquiry, Verdict};
+use holdfast_ebpf::policy::{
+    self, Cells, Court, Policies, Request, Ruling, Section, Vectors, sentence,
+};
+use holdfast_protocol::kernel::HeadWord;
+use holdfast_protocol::kernel::rules::{self, Cell, PolicyCounters};
+
+use crate::caller::Caller;
+use crate::maps::{self, MAPPED};
+
+#[btf_map]
+static POLICY_HEAD: Array<u64, { rules::HEADS as usize }, MAPPED> = Array::new();
+#[btf_map]
+static POLICIES: Array<Cell, { rules::CELLS as usize }, MAPPED> = Array::new();
+#[btf_map]
+static POLICY_COUNTERS: PerCpuArray<PolicyCounters, { rules::POLICY_NUMBERS as usize }> =
+    PerCpuArray::new();
+
+/// Lets what was decided in `inquiry` be, or makes it fail for the access policies' sake. Whatever
+/// would fail anyway is not judged.
+#[inline(always)]
+pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
+    let verdict = inquiry.decision.verdict;
+    if (verdict != Verdict::Untouched && verdict != Verdict::Sent) || head().slot() == 0 {
+        return;
+    }
+    let ruling = policy::leaving(&Chamber { caller, inquiry });
+    let decision = &mut inquiry.decision;
+    count(ruling);
+    match ruling.sentence() {
+        sentence::ALLOWED | sentence::WOULD_DENY => {}
+        sentence::DENIED => {
+            decision.verdict = Verdict::Denied;
+            decision.errno = EPERM;
+        }
+        _ => {
+            decision.verdict = Verdict::Unsettled;
+            decision.errno = EAGAIN;
+        }
+    }
+}
+
+#[inline(always)]
+fn count(ruling: Ruling) {
+    let Some(counters) = POLICY_COUNTERS.get_ptr_mut(ruling.policy()) else {
+        // No policy had anything to say.
+        return;
+    };
+    // SAFETY: `counters` was looked up in this run, and each pointer is to a field of it.
+    unsafe {
+        match ruling.sentence() {
+            sentence::DENIED => maps::add(&raw mut (*counters).denied, 1),
+            _ => maps::add(&raw mut (*counters).dry_run, 1),
+        }
+    }
+}
+
+/// Which policies are in force.
+#[inline(always)]
+fn head() -> HeadWord {
+    let Some(head) = POLICY_HEAD.get_ptr(0) else {
+        // An array has its elements.
+        return HeadWord::UNPUBLISHED;
+    };
+    // SAFETY: an array's values stay mapped. A writer stores the word meanwhile, hence one volatile
+    // load of 8 bytes.
+    HeadWord(unsafe { head.read_volatile() })
+}
+
+/// Where this inquiry of this caller is judged.
+struct Chamber<'a> {
+    caller: Caller,
+    inquiry: &'a Inquiry,
+}
+
+impl Court for Chamber<'_> {
+    #[inline(always)]
+    fn head(&self) -> HeadWord {
+        head()
+    }
+
+    #[inline(always)]
+    fn judge(&self, image: u32) -> Ruling {
+        Ruling(hf_judge(self.caller.context(), self.inquiry, image))
+    }
+}
+
+/// The cells, and the workload: the process that makes the system call acts, whoever made the socket.
+struct Workload;
+
+impl Cells for Workload {
+    #[inline(always)]
+    fn cell(&self, index: u32) -> Option<Cell> {
+        let cell = POLICIES.get_ptr(index)?;
+        // SAFETY: as in `head`, with one load for each of the cell's two words.
+        unsafe {
+            Some([(&raw const (*cell)[0]).read_volatile(), (&raw const (*cell)[1]).read_volatile()])
+        }
+    }
+}
+
+impl Policies for Workload {
+    #[inline(always)]
+    fn cgroup(&self, level: u32) -> u64 {
+        Caller::ancestor(level)
+    }
+
+    #[inline(always)]
+    fn find(&self, section: Section, value: u64) -> u32 {
+        hf_find(section.start, section.entries, value) as u32
+    }
+
+    #[inline(always)]
+    fn find6(&self, section: Section, upper: u64, lower: u64) -> u32 {
+        hf_find6(section.start, section.entries, upper, lower) as u32
+    }
+
+    #[inline(always)]
+    fn matches(&self, vectors: &mut Vectors, word: u32) -> u64 {
+        hf_matches(vectors, word)
+    }
+}
+
+/// What [`Section::find`] says.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_find(start: u32, entries: u32, value: u64) -> u64 {
+    u64::from(Section { start, entries }.find(&Workload, value))
+}
+
+/// What [`Section::find6`] says.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_find6(start: u32, entries: u32, upper: u64, lower: u64) -> u64 {
+    u64::from(Section { start, entries }.find6(&Workload, upper, lower))
+}
+
+/// What [`Vectors::matches`] says.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_matches(vectors: *mut Vectors, word: u32) -> u64 {
+    // SAFETY: as in `hf_judge`.
+    unsafe { vectors.as_mut() }.map_or(0, |vectors| vectors.matches(&Workload, word))
+}
+
+/// What the policies of `image` say about what was decided in `inquiry`: a [`Ruling`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_judge(
+    context: *mut bpf_sock_addr,
+    inquiry: *const Inquiry,
+    image: u32,
+) -> u64 {
+    // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own; the verifier
+    // knows the size of what the pointer leads to.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_ref()) };
+    let Some(Inquiry { key, decision, .. }) = inquiry else { return Ruling::UNSETTLED.0 };
+    let is_sent = decision.verdict == Verdict::Sent;
+    let (endpoint, endpoint_port_be) = if is_sent {
+        (&decision.endpoint.address, decision.endpoint.port_be)
+    } else {
+        (&key.address, key.port_be)
+    };
+    let (asked, asked_port_be, local) = (&key.address, key.port_be, caller.bound());
+    let request = Request { asked, endpoint, local, asked_port_be, endpoint_port_be };
+    policy::judge(&Workload, image, &request).0
+}

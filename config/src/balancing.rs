@@ -156,7 +156,7 @@ fn affinity(node: &Node, report: &mut Report<'_>) -> Option<Affinity> {
     Some(Affinity { by: by.unwrap_or(Some(ClientBy::default()))?, duration })
 }
 
-fn client_by(node: &Node, what: &str, report: &mut Report<'_>) -> Option<ClientBy> {
+pub(crate) fn client_by(node: &Node, what: &str, report: &mut Report<'_>) -> Option<ClientBy> {
     let all = [ClientBy::Cgroup, ClientBy::NetworkNamespace, ClientBy::SourceAddress];
     crate::decode::choice(node, what, &all.map(|by| (by.as_str(), by)), report)
 }

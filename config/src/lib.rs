@@ -48,7 +48,10 @@ mod tree;
 pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
-pub use model::{Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Service};
+pub use model::{
+    ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Rate,
+    Service,
+};
 pub use policy::{Access, AccessPolicy, Action, Cidr, Group, Identity, PortRange, Rule, Side};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
-use crate::balancing::Balancing;
+use crate::balancing::{Balancing, ClientBy};
 use crate::locality::{Locality, Place};
 use crate::policy::Access;
 
@@ -120,6 +120,28 @@ pub struct Limits {
     pub endpoint_connections: Option<NonZeroU32>,
     /// Those of one endpoint that are being opened.
     pub endpoint_pending: Option<NonZeroU32>,
+    /// Connections a second.
+    pub rate: Option<Rate>,
+    /// Those of one client.
+    pub client_rate: Option<ClientRate>,
+}
+
+/// A bound on connections a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many a second.
+    pub per_second: NonZeroU32,
+    /// How many may come at once.
+    pub burst: NonZeroU32,
+}
+
+/// A bound on connections a second that each client has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientRate {
+    /// The bound.
+    pub rate: Rate,
+    /// Who counts as one client.
+    pub by: ClientBy,
 }
 
 /// What a connection to a service without a usable endpoint gets.

@@ -310,6 +310,30 @@ fn limits_are_whole_numbers_above_0() {
         "{ conections: 1 }",
         &["5:15: unknown key `conections` in `limits`; did you mean `connections`?"],
     );
+    check("{ rate: { connections_per_second: 5 } }", &[]);
+    check(
+        "{ rate: { connections_per_second: 5, burst: 9 }, client_rate: { connections_per_second: 1, by: network_namespace } }",
+        &[],
+    );
+    check("{ rate: { burst: 9 } }", &["5:21: `rate` has no `connections_per_second`"]);
+    check(
+        "{ rate: { connections_per_second: 0 } }",
+        &["5:47: limit `connections_per_second` 0 is out of range"],
+    );
+    check(
+        "{ client_rate: { connections_per_second: 5, burst: 0 } }",
+        &["5:64: limit `burst` 0 is out of range"],
+    );
+    check(
+        "{ client_rate: { connections_per_second: 5, by: pod } }",
+        &[
+            "5:61: unknown `by` `pod`; Possible here: `cgroup`, `network_namespace` or `source_address`",
+        ],
+    );
+    check(
+        "{ rate: { connections_per_second: 5, by: cgroup } }",
+        &["5:50: unknown key `by` in `rate`"],
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //!   them.
 //! - [`affinity`]: which endpoint a client stays with.
 //! - [`lifecycle`]: what happens to a connection after `connect(2)`, and what is counted for it.
-//! - [`limit`]: bounds on what is open and pending.
+//! - [`limit`], [`rate`]: bounds on what is open and pending, and on what begins in a second.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
 //!
@@ -33,6 +33,7 @@ pub mod flow;
 pub mod lifecycle;
 pub mod limit;
 pub mod policy;
+pub mod rate;
 pub mod socket;
 mod table;
 pub mod words;

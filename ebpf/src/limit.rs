@@ -10,6 +10,7 @@ use holdfast_protocol::kernel::{TableHeader, feature};
 
 use crate::choose;
 use crate::decide::{Decision, Tables, endpoint};
+use crate::rate::Rate;
 use crate::socket::{Peer, Reach};
 use crate::words;
 
@@ -55,27 +56,52 @@ pub struct Bounds {
     pub service: Bound,
     /// Of each endpoint.
     pub endpoint: Bound,
+    /// Of the service.
+    pub rate: Rate,
+    /// Of each client.
+    pub client_rate: Rate,
+    /// How clients are told apart.
+    pub rate_by: u8,
 }
 
-/// Whether the service has bounds. Then [`bounds`] and [`settle`] follow, once for a connection and after
+/// Whether the service has bounds of any kind. Then [`bounds`] follow, once for a connection and after
 /// the looks, so that those who ask for nothing pay for nothing.
 #[inline(always)]
 #[must_use]
 pub const fn has_bounds(decision: &Decision) -> bool {
+    decision.table.shape.features & (feature::LIMITS | feature::RATE) != 0
+}
+
+/// Whether the service has bounds on what is open, and a connection takes a place.
+#[inline(always)]
+#[must_use]
+pub const fn has_places(decision: &Decision) -> bool {
     decision.table.shape.features & feature::LIMITS != 0
+}
+
+/// Whether the service has bounds on what begins in a second.
+#[inline(always)]
+#[must_use]
+pub const fn has_rates(decision: &Decision) -> bool {
+    decision.table.shape.features & feature::RATE != 0
 }
 
 /// The bounds of the service of `decision`; `None` if its table has been replaced since.
 #[inline(always)]
 pub fn bounds<T: Tables>(tables: &T, decision: &Decision) -> Option<Bounds> {
-    let settings = tables.slot(decision.table.header.wrapping_add(1))?;
+    let first = tables.slot(decision.table.header.wrapping_add(1))?;
+    let second = tables.slot(decision.table.header.wrapping_add(2))?;
     let bound = |word| {
-        let word = tables.slot_word(settings, word);
+        let word = tables.slot_word(first, word);
         Bound { open: words::low(word), pending: words::high(word) }
     };
+    let rate = |word| Rate { rate: words::low(word), burst: words::high(word) };
     let bounds = Bounds {
         service: bound(words::SETTINGS_SERVICE),
         endpoint: bound(words::SETTINGS_ENDPOINT),
+        rate: rate(tables.slot_word(first, words::SETTINGS_RATE)),
+        client_rate: rate(tables.slot_word(second, words::SETTINGS_CLIENT_RATE)),
+        rate_by: words::rate_by(tables.slot_word(first, words::SETTINGS_CLIENTS)),
     };
     is_current(tables, decision).then_some(bounds)
 }

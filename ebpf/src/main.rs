@@ -9,7 +9,7 @@
 //!   writes them.
 //! - [`counting`]: what is counted of a connection after the system call.
 //! - [`court`]: where access policies are judged.
-//! - [`places`]: places under a bound, taken and given back.
+//! - [`places`], [`rates`]: places under a bound, taken and given back, and connections a second.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
 //! They run once for each system call and each change of a connection's state, and for no packet that a
@@ -37,6 +37,8 @@ mod maps;
 mod places;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod rates;
 #[cfg(target_arch = "bpf")]
 mod search;
 #[cfg(target_arch = "bpf")]

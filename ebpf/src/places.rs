@@ -28,22 +28,23 @@ impl Places for Maps {
 pub fn take(
     maps: &Maps,
     decision: &mut Decision,
-    mut bounds: Bounds,
+    bounds: &Bounds,
     protocol: u8,
     reach: Reach,
 ) -> bool {
+    let [mut of_service, mut of_endpoint] = [bounds.service, bounds.endpoint];
     if protocol == PROTOCOL_UDP {
-        bounds.service.pending = 0;
-        bounds.endpoint.pending = 0;
+        of_service.pending = 0;
+        of_endpoint.pending = 0;
     }
     let Some(traffic) = maps::traffic(decision.service) else { return false };
     // SAFETY: looked up in this run; the pointer is to a field of it.
     unsafe {
         let live = &raw mut (*traffic).live;
-        if !take_one(live, bounds.service) {
+        if !take_one(live, of_service) {
             return false;
         }
-        let settled = settle(maps, decision, bounds.endpoint, reach);
+        let settled = settle(maps, decision, of_endpoint, reach);
         if !settled {
             give_back(live);
         }

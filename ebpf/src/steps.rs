@@ -20,7 +20,7 @@ use holdfast_protocol::kernel::{
 use crate::caller::Caller;
 use crate::flows::SocketFlows;
 use crate::maps::Maps;
-use crate::{counting, places, seats};
+use crate::{counting, places, rates, seats};
 
 /// Looks for a connection.
 pub struct Connection(pub Caller);
@@ -83,8 +83,8 @@ pub const NEW_FLOW: u64 = 1;
 /// There is something to count of the datagram.
 pub const COUNTS: u64 = 2;
 
-/// Takes places under the bounds of the service that `inquiry` was decided for; if there are none, the
-/// decision is another one.
+/// Takes a connection of the rates, and places under the bounds, of the service that `inquiry` was decided
+/// for; if there are none, the decision is another one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
@@ -96,12 +96,19 @@ pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -
         fail(decision, Verdict::Unsettled, EAGAIN);
         return 0;
     };
+    if limit::has_rates(decision) && !rates::take(&maps, decision.service, &bounds) {
+        fail(decision, Verdict::Limited, ECONNREFUSED);
+        return 0;
+    }
+    if !limit::has_places(decision) {
+        return 0;
+    }
     if inquiry.key.protocol == PROTOCOL_TCP {
         // It is not connected, or it could not ask: a place it still has is of an attempt that never
         // began, and must not be in its own way.
         leave(caller);
     }
-    if !places::take(&maps, decision, bounds, inquiry.key.protocol, inquiry.reach) {
+    if !places::take(&maps, decision, &bounds, inquiry.key.protocol, inquiry.reach) {
         fail(decision, Verdict::Limited, ECONNREFUSED);
     }
     0
@@ -120,18 +127,18 @@ pub extern "C" fn hf_remember(context: *mut bpf_sock_addr, inquiry: *mut Inquiry
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return 0 };
     let (key, decision) = (&inquiry.key, &mut inquiry.decision);
-    let has_bounds = limit::has_bounds(decision);
+    let has_place = limit::has_places(decision);
     let cookie = caller.cookie();
     // SAFETY: the socket is that of the cookie, and locked while it connects.
     let stored = unsafe { seats::claim(cookie, caller.socket().cast()) };
     if stored.is_null() {
-        if has_bounds {
+        if has_place {
             places::leave(decision);
             fail(decision, Verdict::Limited, ECONNREFUSED);
         }
         return 0;
     }
-    let reached = if has_bounds { phase::RESERVED } else { phase::IDLE };
+    let reached = if has_place { phase::RESERVED } else { phase::IDLE };
     // SAFETY: not null, so it is what is remembered of this socket. While its phase is idle nobody else
     // looks at the rest.
     unsafe {

@@ -30,6 +30,10 @@ pub const HEADER_EXTENT: usize = 2;
 pub const SETTINGS_SERVICE: usize = 0;
 /// Word of a [`Settings`]: each endpoint's bounds.
 pub const SETTINGS_ENDPOINT: usize = 1;
+/// Word of a [`Settings`]: the service's rate.
+pub const SETTINGS_RATE: usize = 2;
+/// Word of the second slot of [`Settings`]: each client's rate.
+pub const SETTINGS_CLIENT_RATE: usize = 0;
 /// Word of the first slot of [`Settings`]: how long a client stays, and how clients are told apart.
 pub const SETTINGS_CLIENTS: usize = 3;
 /// Word of an [`EndpointSlot`]: the first half of its address.
@@ -70,6 +74,9 @@ const _: () = {
     assert!(offset_of!(Settings, open) == 0 && offset_of!(Settings, pending) == 4);
     assert!(offset_of!(Settings, endpoint_open) == 8);
     assert!(offset_of!(Settings, endpoint_pending) == 12);
+    assert!(offset_of!(Settings, rate) == 16 && offset_of!(Settings, burst) == 20);
+    assert!(offset_of!(Settings, client_rate) == SLOT_BYTES);
+    assert!(offset_of!(Settings, client_burst) == SLOT_BYTES + 4);
 };
 
 /// The field at the lower offset of a word of two 32-bit fields.
@@ -132,6 +139,13 @@ pub const fn affinity_by(word: u64) -> u8 {
 pub const fn affinity_ns(word: u64) -> u64 {
     const NANOSECONDS: u64 = 1_000_000;
     low(word) as u64 * NANOSECONDS
+}
+
+/// Who has a rate for itself, in the word [`SETTINGS_CLIENTS`].
+#[inline(always)]
+#[must_use]
+pub const fn rate_by(word: u64) -> u8 {
+    high(word) as u8
 }
 
 /// Whom a consistent hash is taken of, in the word [`SETTINGS_CLIENTS`].

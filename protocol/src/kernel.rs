@@ -64,6 +64,11 @@ pub mod map {
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// Memory-mapped array: service number to [`Traffic`](super::traffic::Traffic).
     pub const TRAFFIC: &str = "TRAFFIC";
+    /// Array: service number to when its next connection would be on time at its rate, in nanoseconds
+    /// since boot.
+    pub const RATES: &str = "RATES";
+    /// Least-recently-used hash: [`AffinityKey`](super::AffinityKey) to the same for one client.
+    pub const CLIENT_RATES: &str = "CLIENT_RATES";
 
     /// Memory-mapped array of one element: the [`HeadWord`](super::HeadWord) of the policies in force.
     pub const POLICY_HEAD: &str = "POLICY_HEAD";
@@ -73,7 +78,7 @@ pub mod map {
     pub const POLICY_COUNTERS: &str = "POLICY_COUNTERS";
 
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 20] = [
         FRONTENDS,
         HEADS,
         TABLES,
@@ -89,6 +94,8 @@ pub mod map {
         AFFINITIES,
         ENDPOINTS,
         TRAFFIC,
+        RATES,
+        CLIENT_RATES,
         POLICY_HEAD,
         POLICIES,
         POLICY_COUNTERS,
@@ -319,7 +326,7 @@ impl TableHeader {
 pub mod feature {
     /// Bounds on open connections and on attempts, in its [`Settings`](super::Settings).
     pub const LIMITS: u8 = 1 << 0;
-    /// A bound on connections a second, in its [`Settings`](super::Settings).
+    /// Bounds on connections a second, in its [`Settings`](super::Settings).
     pub const RATE: u8 = 1 << 1;
     /// A client stays with its endpoint for a time, in its [`Settings`](super::Settings).
     pub const AFFINITY: u8 = 1 << 2;
@@ -350,13 +357,13 @@ pub struct Settings {
     pub endpoint_open: u32,
     /// Attempts at one endpoint at most; 0 for no bound.
     pub endpoint_pending: u32,
-    /// Connections a second; 0 for no bound.
+    /// Connections of the service a second; 0 for no bound.
     pub rate: u32,
-    /// Connections above the rate that may come at once.
+    /// How many of them may come at once.
     pub burst: u32,
     /// How long a client stays with its endpoint after its last connection, in milliseconds.
     pub affinity_ms: u32,
-    /// Whom the rate is counted for: one of [`client`], or [`Settings::ALL_CLIENTS`].
+    /// Who has [`Self::client_rate`] for itself: one of [`client`].
     pub rate_by: u8,
     /// Who stays with an endpoint: one of [`client`].
     pub affinity_by: u8,
@@ -364,8 +371,12 @@ pub struct Settings {
     pub hash_by: u8,
     /// Always 0.
     pub reserved: u8,
+    /// Connections of one client a second; 0 for no bound.
+    pub client_rate: u32,
+    /// How many of them may come at once.
+    pub client_burst: u32,
     /// Always 0.
-    pub more: [u64; 3],
+    pub more: [u64; 2],
     /// [`Settings::MARK`].
     pub mark: u64,
 }
@@ -373,8 +384,6 @@ pub struct Settings {
 impl Settings {
     /// Keeps the second slot from being all zeros, which would look as if it had never been used.
     pub const MARK: u64 = 1;
-    /// [`Settings::rate_by`] when all clients share one rate.
-    pub const ALL_CLIENTS: u8 = 255;
 
     /// Nothing is asked for.
     pub const NONE: Self = Self {
@@ -385,11 +394,13 @@ impl Settings {
         rate: 0,
         burst: 0,
         affinity_ms: 0,
-        rate_by: Self::ALL_CLIENTS,
+        rate_by: client::CGROUP,
         affinity_by: client::CGROUP,
         hash_by: client::CGROUP,
         reserved: 0,
-        more: [0; 3],
+        client_rate: 0,
+        client_burst: 0,
+        more: [0; 2],
         mark: Self::MARK,
     };
 }
@@ -606,6 +617,9 @@ pub mod limit {
     /// Clients that stay with an endpoint, of all services. The kernel has memory for all of them at
     /// once, 8 MiB; with more clients those not seen for longest are forgotten.
     pub const AFFINITIES: u32 = 65_536;
+    /// Clients whose connections a second are counted, of all services: 8 MiB. With more clients those not
+    /// seen for longest begin anew.
+    pub const CLIENT_RATES: u32 = 65_536;
     /// Endpoint numbers of an estate with fewer slots than that are as many as its slots.
     pub const MIN_ENDPOINTS: u32 = 65_536;
     /// Slots for each endpoint number, in an estate with more: an endpoint is in one table of its

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Barrier;
+use std::time::Instant;
 
 use holdfast_lab::wait::holds;
 use holdfast_lab::{Backend, Lab, LabError, Service, eventually, isolated};
@@ -61,6 +62,64 @@ fn a_full_endpoint_gives_way_to_the_other_one() {
         assert_eq!(open(lab)?, [5, 5]);
         assert!(TcpStream::connect(WEB).is_err());
         drop(held);
+        Ok(())
+    });
+}
+
+/// Connections to `WEB` that were let through of `tries`; those that were not were refused.
+fn let_through(tries: usize) -> usize {
+    let connect = || match TcpStream::connect(WEB) {
+        Ok(_) => 1,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            0
+        }
+    };
+    (0..tries).map(|_| connect()).sum()
+}
+
+#[test]
+fn no_more_begin_in_a_second_than_the_rate_says_and_no_restart_fills_the_bucket() {
+    isolated(|lab| {
+        const BURST: usize = 20;
+        let red = Backend::tcp("red")?;
+        let rate = "limits: { rate: { connections_per_second: 1, burst: 20 } }";
+        let mut supervisor = serve(lab, &[web(&red).key(rate)])?;
+        let since = Instant::now();
+        let mut passed = let_through(2 * BURST);
+        assert!(passed >= BURST, "only {passed}");
+        let worker = supervisor.wait_for_grant()?;
+        assert!(supervisor.kill_worker(worker.worker.pid));
+        supervisor.wait_for_grant_after(worker.epoch)?;
+        passed += let_through(BURST);
+        // One more for each second that has begun meanwhile.
+        let earned = usize::try_from(since.elapsed().as_secs())? + 1;
+        assert!(passed <= BURST + earned, "{passed} within {earned} seconds");
+        let tries = u64::try_from(3 * BURST - passed)?;
+        assert_eq!(counted(lab, "web", "limited")?, tries);
+        // What is refused takes no turn: there is one again as time passes.
+        eventually("a connection that is on time", || TcpStream::connect(WEB))?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_that_has_used_up_its_rate_leaves_that_of_others_alone() {
+    isolated(|lab| {
+        let green = Backend::udp("green")?;
+        let dns = virtual_address(14, 53);
+        let rate =
+            "limits: { client_rate: { connections_per_second: 1, burst: 5, by: source_address } }";
+        let _supervisor = serve(lab, &[Service::udp("dns", dns).endpoint(green.v4()).key(rate)])?;
+        let from = |host: u8| {
+            let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, host], 0)))?;
+            socket.connect(dns)
+        };
+        let since = Instant::now();
+        let passed = (0..50).filter(|_| from(21).is_ok()).count();
+        let earned = usize::try_from(since.elapsed().as_secs())? + 1;
+        assert!((5..=5 + earned).contains(&passed), "{passed} within {earned} seconds");
+        assert!((0..5).all(|_| from(22).is_ok()), "another client has its own");
         Ok(())
     });
 }

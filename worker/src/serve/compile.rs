@@ -365,6 +365,26 @@ services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }], no
     }
 
     #[test]
+    fn rates_are_settings_of_the_table_and_need_no_places() {
+        let desired = desired(
+            "services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }],
+               limits: { rate: { connections_per_second: 50 },
+                         client_rate: { connections_per_second: 2, burst: 7, by: source_address } },
+               endpoints: [{ address: 127.0.0.1 }] }]",
+        );
+        let table = &desired.services[0].table;
+        let wanted = Settings {
+            rate: 50,
+            burst: 50,
+            client_rate: 2,
+            client_burst: 7,
+            rate_by: client::SOURCE,
+            ..Settings::NONE
+        };
+        assert_eq!((table.features, table.settings), (feature::RATE, Some(wanted)));
+    }
+
+    #[test]
     fn a_service_without_endpoints_refuses_as_configured() {
         let desired = desired(
             "services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }],

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use holdfast_config::{ClientBy, Endpoint, Limits, Locality, Policy, Service};
+use holdfast_config::{ClientBy, ClientRate, Endpoint, Limits, Locality, Policy, Service};
 use holdfast_protocol::kernel::{Settings, client, feature, policy};
 
 use super::alias::{self, Row};
@@ -105,13 +105,23 @@ fn settings(service: &Service) -> (u8, Settings) {
         settings.affinity_ms =
             u32::try_from(affinity.duration.as_millis()).expect("it is at most 7 days");
     }
-    if service.limits != Limits::default() {
-        let bound = |bound: Option<NonZeroU32>| bound.map_or(0, NonZeroU32::get);
+    let Limits { connections, pending, endpoint_connections, endpoint_pending, rate, client_rate } =
+        service.limits;
+    let bounds = [connections, pending, endpoint_connections, endpoint_pending];
+    if bounds.iter().any(Option::is_some) {
         features |= feature::LIMITS;
-        settings.open = bound(service.limits.connections);
-        settings.pending = bound(service.limits.pending);
-        settings.endpoint_open = bound(service.limits.endpoint_connections);
-        settings.endpoint_pending = bound(service.limits.endpoint_pending);
+        [settings.open, settings.pending, settings.endpoint_open, settings.endpoint_pending] =
+            bounds.map(|bound| bound.map_or(0, NonZeroU32::get));
+    }
+    if let Some(rate) = rate {
+        features |= feature::RATE;
+        (settings.rate, settings.burst) = (rate.per_second.get(), rate.burst.get());
+    }
+    if let Some(ClientRate { rate, by }) = client_rate {
+        features |= feature::RATE;
+        settings.client_rate = rate.per_second.get();
+        settings.client_burst = rate.burst.get();
+        settings.rate_by = client(by);
     }
     (features, settings)
 }

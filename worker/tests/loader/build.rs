@@ -53,6 +53,7 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::ENROLMENT => 1,
             map::ENROLLED => limit::ENROLLED,
             map::AFFINITIES => limit::AFFINITIES,
+            map::CLIENT_RATES => limit::CLIENT_RATES,
             map::ENDPOINTS => limit::endpoints(SLOTS),
             // Policies have a limit of their own, and no setting.
             map::POLICY_HEAD => rules::HEADS,

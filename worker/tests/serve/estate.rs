@@ -87,6 +87,10 @@ impl Estate {
             key_bytes: bytes(size_of::<AffinityKey>()),
             ..shape(LRU_HASH, size_of::<Affinity>(), limit::AFFINITIES, 0)
         };
+        let client_rates = MapShape {
+            key_bytes: bytes(size_of::<AffinityKey>()),
+            ..shape(LRU_HASH, size_of::<u64>(), limit::CLIENT_RATES, 0)
+        };
         let enrolled = MapShape {
             key_bytes: bytes(size_of::<EnrolledKey>()),
             ..shape(HASH, size_of::<u32>(), limit::ENROLLED, 0)
@@ -98,6 +102,8 @@ impl Estate {
             (map::SERVICES, shape(ARRAY, size_of::<ServiceRecord>(), services, MMAPABLE)),
             (map::COUNTERS, shape(PER_CPU_ARRAY, size_of::<ServiceCounters>(), services, 0)),
             (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), limit::SOCKETS, 0)),
+            (map::RATES, shape(ARRAY, size_of::<u64>(), services, 0)),
+            (map::CLIENT_RATES, client_rates),
             (map::POLICY_HEAD, shape(ARRAY, size_of::<HeadWord>(), rules::HEADS, MMAPABLE)),
             (map::POLICIES, shape(ARRAY, size_of::<rules::Cell>(), rules::CELLS, MMAPABLE)),
             (

@@ -95,8 +95,10 @@ pub fn from_settings(settings: &Settings) -> [Slot; SETTINGS_SLOTS as usize] {
     let Settings { rate_by, affinity_by, hash_by, reserved, .. } = *settings;
     first[28..32].copy_from_slice(&[rate_by, affinity_by, hash_by, reserved]);
     let mut second = UNTOUCHED;
-    let [one, two, three] = settings.more;
-    for (bytes, word) in second.chunks_exact_mut(8).zip([one, two, three, settings.mark]) {
+    second[..4].copy_from_slice(&settings.client_rate.to_ne_bytes());
+    second[4..8].copy_from_slice(&settings.client_burst.to_ne_bytes());
+    let [one, two] = settings.more;
+    for (bytes, word) in second[8..].chunks_exact_mut(8).zip([one, two, settings.mark]) {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     [first, second]
@@ -117,7 +119,9 @@ pub fn to_settings([first, second]: &[Slot; SETTINGS_SLOTS as usize]) -> Setting
         affinity_by: first[29],
         hash_by: first[30],
         reserved: first[31],
-        more: [long(second, 0), long(second, 8), long(second, 16)],
+        client_rate: word(second, 0),
+        client_burst: word(second, 4),
+        more: [long(second, 8), long(second, 16)],
         mark: long(second, 24),
     }
 }
@@ -200,8 +204,10 @@ mod tests {
             affinity_by: 9,
             hash_by: 10,
             reserved: 11,
-            more: [12, 13, u64::MAX - 1],
-            mark: 14,
+            client_rate: 12,
+            client_burst: 13,
+            more: [14, u64::MAX - 1],
+            mark: 15,
         };
         assert_eq!(to_settings(&from_settings(&settings)), settings);
         let indices: Vec<u32> = (0..9).collect();
@@ -230,6 +236,10 @@ mod tests {
         assert_eq!(offset_of!(Settings, affinity_ms), 24);
         assert_eq!(offset_of!(Settings, rate_by), 28);
         assert_eq!(offset_of!(Settings, reserved), 31);
-        assert_eq!((offset_of!(Settings, more), offset_of!(Settings, mark)), (32, 56));
+        assert_eq!(
+            (offset_of!(Settings, client_rate), offset_of!(Settings, client_burst)),
+            (32, 36)
+        );
+        assert_eq!((offset_of!(Settings, more), offset_of!(Settings, mark)), (40, 56));
     }
 }

@@ -369,21 +369,21 @@ pub struct Settings {
     pub affinity_by: u8,
     /// Whom a consistent hash is taken of: one of [`client`].
     pub hash_by: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// [`Settings::MARK`] of the first slot.
+    pub first_mark: u8,
     /// Connections of one client a second; 0 for no bound.
     pub client_rate: u32,
     /// How many of them may come at once.
     pub client_burst: u32,
     /// Always 0.
     pub more: [u64; 2],
-    /// [`Settings::MARK`].
+    /// [`Settings::MARK`] of the second slot.
     pub mark: u64,
 }
 
 impl Settings {
-    /// Keeps the second slot from being all zeros, which would look as if it had never been used.
-    pub const MARK: u64 = 1;
+    /// Keeps each slot from being all zeros, which would look as if it had never been used.
+    pub const MARK: u8 = 1;
 
     /// Nothing is asked for.
     pub const NONE: Self = Self {
@@ -397,11 +397,11 @@ impl Settings {
         rate_by: client::CGROUP,
         affinity_by: client::CGROUP,
         hash_by: client::CGROUP,
-        reserved: 0,
+        first_mark: Self::MARK,
         client_rate: 0,
         client_burst: 0,
         more: [0; 2],
-        mark: Self::MARK,
+        mark: Self::MARK as u64,
     };
 }
 

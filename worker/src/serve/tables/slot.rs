@@ -92,8 +92,8 @@ pub fn from_settings(settings: &Settings) -> [Slot; SETTINGS_SLOTS as usize] {
     for (bytes, word) in first.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
-    let Settings { rate_by, affinity_by, hash_by, reserved, .. } = *settings;
-    first[28..32].copy_from_slice(&[rate_by, affinity_by, hash_by, reserved]);
+    let Settings { rate_by, affinity_by, hash_by, first_mark, .. } = *settings;
+    first[28..32].copy_from_slice(&[rate_by, affinity_by, hash_by, first_mark]);
     let mut second = UNTOUCHED;
     second[..4].copy_from_slice(&settings.client_rate.to_ne_bytes());
     second[4..8].copy_from_slice(&settings.client_burst.to_ne_bytes());
@@ -118,7 +118,7 @@ pub fn to_settings([first, second]: &[Slot; SETTINGS_SLOTS as usize]) -> Setting
         rate_by: first[28],
         affinity_by: first[29],
         hash_by: first[30],
-        reserved: first[31],
+        first_mark: first[31],
         client_rate: word(second, 0),
         client_burst: word(second, 4),
         more: [long(second, 8), long(second, 16)],
@@ -203,7 +203,7 @@ mod tests {
             rate_by: 8,
             affinity_by: 9,
             hash_by: 10,
-            reserved: 11,
+            first_mark: 11,
             client_rate: 12,
             client_burst: 13,
             more: [14, u64::MAX - 1],
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(offset_of!(Settings, burst), 20);
         assert_eq!(offset_of!(Settings, affinity_ms), 24);
         assert_eq!(offset_of!(Settings, rate_by), 28);
-        assert_eq!(offset_of!(Settings, reserved), 31);
+        assert_eq!(offset_of!(Settings, first_mark), 31);
         assert_eq!(
             (offset_of!(Settings, client_rate), offset_of!(Settings, client_burst)),
             (32, 36)

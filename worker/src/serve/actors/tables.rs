@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use holdfast_protocol::handover::{ConfigReport, Occasion};
 
+use super::checks::{Checks, Targets};
 use super::compiler::{Compiler, Restore};
 use super::lifeline::{End, Link, Pulse, Said, Say};
 use crate::serve::compile::Compiled;
 use crate::serve::grace;
+use crate::serve::health_check::target::{Change, Counts};
 use crate::serve::session::{Loaded, Next, Session, SessionError};
 use crate::serve::tables::maps::ShadowMaps;
 use crate::serve::telemetry::Facts;
@@ -28,6 +30,8 @@ pub struct Tables {
     link: Addr<Link>,
     /// Who can restore the snapshot.
     compiler: Option<Addr<Compiler>>,
+    /// Who checks endpoints.
+    checks: Option<Addr<Checks>>,
     session: Session,
     /// Whether a [`Turn`] is on its way to this actor.
     turning: bool,
@@ -43,6 +47,19 @@ pub struct Found(pub String);
 
 /// Who can restore the snapshot, should that be needed.
 pub struct Fallback(pub Addr<Compiler>);
+
+/// Who checks endpoints.
+pub struct Checking(pub Addr<Checks>);
+
+/// What checks have found since the last time, and how many have ended.
+pub struct Judged {
+    /// By which list of targets.
+    pub generation: u64,
+    /// What has changed.
+    pub changes: Vec<Change>,
+    /// Over all.
+    pub counts: Counts,
+}
 
 /// What is in the snapshot.
 pub struct Restored(pub Result<Arc<Compiled>, String>);
@@ -79,6 +96,14 @@ impl Message for Fallback {
     type Result = ();
 }
 
+impl Message for Checking {
+    type Result = ();
+}
+
+impl Message for Judged {
+    type Result = ();
+}
+
 impl Message for Restored {
     type Result = ();
 }
@@ -97,13 +122,18 @@ impl Message for Turn {
 
 impl Tables {
     pub fn new(link: Addr<Link>) -> Self {
-        Self { link, compiler: None, session: Session::default(), turning: false, resting: None }
+        let session = Session::default();
+        Self { link, compiler: None, checks: None, session, turning: false, resting: None }
     }
 
     /// After anything that happened: sends what there is to send, and sees to what is next.
     fn after(&mut self, result: Result<(), SessionError>, ctx: &mut Context<Self>) {
         for message in self.session.outbox() {
             self.link.do_send(Say(message));
+        }
+        if let (Some((generation, watches)), Some(checks)) = (self.session.watches(), &self.checks)
+        {
+            checks.do_send(Targets { generation, watches });
         }
         match result {
             Ok(()) => self.see_to_next(ctx),
@@ -202,6 +232,24 @@ impl Handler<Fallback> for Tables {
 
     fn handle(&mut self, Fallback(compiler): Fallback, _: &mut Self::Context) {
         self.compiler = Some(compiler);
+    }
+}
+
+impl Handler<Checking> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Checking(checks): Checking, _: &mut Self::Context) {
+        self.checks = Some(checks);
+    }
+}
+
+impl Handler<Judged> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, judged: Judged, ctx: &mut Self::Context) {
+        let Judged { generation, changes, counts } = judged;
+        self.session.judge(generation, changes, counts);
+        self.after(Ok(()), ctx);
     }
 }
 

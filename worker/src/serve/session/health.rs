@@ -28,6 +28,12 @@ impl Session {
         self.watches.take()
     }
 
+    /// Whether this worker has put a configuration in force since its grant.
+    #[must_use]
+    pub const fn has_put_in_force(&self) -> bool {
+        self.in_force.is_some()
+    }
+
     /// Nothing is known any more, and nothing is to be checked: somebody else may have written, or is
     /// about to.
     pub(super) fn forget_health(&mut self) {

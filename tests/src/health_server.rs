@@ -86,7 +86,7 @@ impl Drop for HealthServer {
     fn drop(&mut self) {
         self.says.stopped.store(true, Ordering::SeqCst);
         // It waits for a client; this is one.
-        let _woken = TcpStream::connect(self.address);
+        drop(TcpStream::connect(self.address));
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed already.
             let _joined = thread.join();

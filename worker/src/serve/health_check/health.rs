@@ -78,7 +78,8 @@ impl Health {
         let absent = if is_first { Prior::Unhealthy } else { Prior::Unchecked };
         for checked in new {
             let table = |record: &ServiceRecord| programmed.get(record).copied().flatten();
-            for (address, prior) in recall(checked, node, table, absent) {
+            let whole = &compiled.desired.services[checked.at.clone()];
+            for (address, prior) in recall(checked, node, whole, table, absent) {
                 let verdict = prior.verdict();
                 let is_unhealthy = verdict == Verdict::Unhealthy;
                 let reason = if is_unhealthy { FORMER.to_owned() } else { String::new() };

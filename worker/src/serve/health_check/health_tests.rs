@@ -226,6 +226,21 @@ fn connections_spill_over_as_with_endpoints_that_drain() {
 }
 
 #[test]
+fn a_table_of_all_for_want_of_a_healthy_one_may_span_priorities() {
+    let compiled = compiled(
+        "services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }],
+           load_balancing: { locality: { mode: failover } }, health_check: { tcp: {} },
+           endpoints: [{ address: 127.0.0.1, port: 11, priority: 0, draining: true },
+                       { address: 127.0.0.1, port: 12, priority: 0 },
+                       { address: 127.0.0.1, port: 13, priority: 1 }] }]",
+    );
+    let mut worker = Worker::takes_over(&compiled, &nothing());
+    (12..14).for_each(|port| worker.find_port(port, Verdict::Unhealthy));
+    assert_eq!(used_by_one(&worker.desired), [12, 13]);
+    assert_eq!(recalled(&worker), [(12, Prior::Presumed), (13, Prior::Presumed)]);
+}
+
+#[test]
 fn families_and_ports_are_told_apart() {
     let compiled = compiled(
         "services: [{ name: a, addresses: [127.96.0.1, 'fd96::1'],

@@ -17,7 +17,7 @@ use holdfast_protocol::kernel::{Address, ServiceRecord};
 use super::checked::{Checked, checked_at, is_asked, level, sent_to};
 use super::target::Prior;
 use crate::serve::compile::{kernel_address, records};
-use crate::serve::tables::desired::Table;
+use crate::serve::tables::desired::{DesiredService, Table};
 
 /// What a table says of an endpoint. The later, the more it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,18 +34,20 @@ enum Opinion {
     Absent,
 }
 
-/// What the tables say of where the endpoints of `checked` are checked. `table` finds the one that is
-/// published for a record; `absent` is what a missing endpoint is taken for.
+/// What the tables say of where the endpoints of `checked` are checked. `whole` are its tables while
+/// everybody is healthy, `table` finds the one that is published for a record, and `absent` is what a
+/// missing endpoint is taken for.
 #[must_use]
 pub fn recall<'t>(
     checked: &Checked,
     node: Option<&Locality>,
+    whole: &[DesiredService],
     table: impl Fn(&ServiceRecord) -> Option<&'t Table>,
     absent: Prior,
 ) -> HashMap<SocketAddr, Prior> {
     let mut opinions: HashMap<SocketAddr, Opinion> = HashMap::new();
     let service = &checked.service;
-    for (port, record) in records(service) {
+    for ((port, record), whole) in records(service).zip(whole) {
         let asked: Vec<&Endpoint> =
             service.endpoints.iter().filter(|it| is_asked(service, node, it)).collect();
         let mut note = |endpoint: &Endpoint, opinion: Opinion| {
@@ -56,7 +58,7 @@ pub fn recall<'t>(
             asked.iter().for_each(|endpoint| note(endpoint, Opinion::Begins));
             continue;
         };
-        let present = Present::new(table);
+        let present = Present::new(table, checked, &whole.table);
         let of_family =
             |is_ipv4| asked.iter().copied().filter(move |it| it.address.is_ipv4() == is_ipv4);
         let has_any = |is_ipv4| of_family(is_ipv4).any(|endpoint| present.has(port, endpoint));
@@ -88,12 +90,18 @@ pub fn recall<'t>(
 /// The endpoints of a table.
 struct Present {
     addresses: HashSet<(Address, u16)>,
+    /// Whether they may be there for want of a healthy one.
+    perhaps: bool,
 }
 
 impl Present {
-    fn new(table: &Table) -> Self {
-        let addresses = table.endpoints.iter().map(|slot| (slot.address, slot.port_be));
-        Self { addresses: addresses.collect() }
+    fn new(table: &Table, checked: &Checked, whole: &Table) -> Self {
+        let addresses = |table: &Table| -> HashSet<_> {
+            table.endpoints.iter().map(|slot| (slot.address, slot.port_be)).collect()
+        };
+        let (addresses, whole) = (addresses(table), addresses(whole));
+        let uses_all = checked.check.when_all_unhealthy == WhenAllUnhealthy::UseAll;
+        Self { perhaps: uses_all && addresses == whole, addresses }
     }
 
     fn has(&self, port: &Port, endpoint: &Endpoint) -> bool {
@@ -116,14 +124,10 @@ fn opine(
     let used = group.iter().filter(|endpoint| present.has(port, endpoint));
     // A priority is used only when those before it lack somebody, so what lacks in them is unhealthy;
     // nothing is known of those behind.
-    let last = used.clone().filter_map(|endpoint| level(endpoint)).max();
-    let first = group.iter().filter_map(|endpoint| level(endpoint)).min();
-    let whole_first = group.iter().filter(|endpoint| level(endpoint) == first);
-    let looks_like_all = last == first && used.count() == whole_first.count();
-    let uses_all = checked.check.when_all_unhealthy == WhenAllUnhealthy::UseAll;
+    let last = used.filter_map(|endpoint| level(endpoint)).max();
     for endpoint in group {
         let opinion = match (present.has(port, endpoint), last) {
-            (true, _) if uses_all && looks_like_all => Opinion::Perhaps,
+            (true, _) if present.perhaps => Opinion::Perhaps,
             (true, _) => Opinion::Present,
             (false, Some(last)) if level(endpoint).is_some_and(|level| level > last) => {
                 Opinion::None

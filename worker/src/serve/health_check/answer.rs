@@ -27,7 +27,9 @@ pub fn request(http: &Http, address: SocketAddr) -> String {
 #[must_use]
 pub fn outcome(http: &Http, bytes: &[u8], has_ended: bool) -> Option<Outcome> {
     let failed = |reason: &str| Some(Outcome::Failed(reason.to_owned()));
-    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+    // How much comes at once makes no difference.
+    let mut line = bytes.iter().take(MAX_STATUS_LINE_BYTES);
+    let Some(end) = line.position(|byte| *byte == b'\n') else {
         return match bytes {
             _ if bytes.len() >= MAX_STATUS_LINE_BYTES => {
                 failed("answered something else than HTTP")

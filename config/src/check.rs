@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 
 use crate::decode::Located;
 use crate::diagnostic::{Diagnostics, FileName, Position};
+use crate::health_check;
 use crate::limit::{MAX_ENDPOINTS, MAX_FRONTENDS, MAX_SERVICES};
 use crate::locality::{self, Clash};
 use crate::model::{Endpoint, Port, Protocol};
@@ -36,6 +37,7 @@ pub(crate) fn all(
         check.endpoints(located);
         check.table_size(located);
         check.locality(located, is_placed);
+        check.health_check(located);
     }
     let frontends = check.frontends(services);
     let addresses: HashSet<IpAddr> = frontends.keys().map(|frontend| frontend.address).collect();
@@ -45,6 +47,7 @@ pub(crate) fn all(
         for (endpoint, at) in suspects.filter(|(endpoint, _)| addresses.contains(&endpoint.address))
         {
             check.loops(located, endpoint, *at, services, &frontends);
+            check.checked_frontends(located, endpoint, services, &frontends);
         }
     }
 }
@@ -193,6 +196,15 @@ impl Check<'_> {
         }
     }
 
+    /// Every endpoint can be checked.
+    fn health_check(&mut self, located: &Located) {
+        if let (Some(at), Some(message)) =
+            (located.health_check, health_check::clash(&located.service))
+        {
+            self.report(located, at, message);
+        }
+    }
+
     /// Two endpoints are the same when connections of any port go to the same place.
     fn duplicate_endpoints(&mut self, located: &Located) {
         let targets: HashSet<NonZeroU16> =
@@ -243,6 +255,33 @@ impl Check<'_> {
             }
         }
         owners
+    }
+
+    /// A check is a connection like any other: one that is sent to a frontend would say nothing about
+    /// the endpoint, but something about those behind it.
+    fn checked_frontends(
+        &mut self,
+        located: &Located,
+        endpoint: &Endpoint,
+        services: &[Located],
+        frontends: &HashMap<Frontend, usize>,
+    ) {
+        let check = located.service.health_check.as_ref();
+        let (Some(port), Some(at)) = (check.and_then(|check| check.port), located.health_check)
+        else {
+            return;
+        };
+        let address = endpoint.address;
+        let checked = Frontend { address, port, protocol: Protocol::Tcp };
+        if let Some(owner) = frontends.get(&checked).map(|number| &services[*number]) {
+            let place = self.place(owner, position_of(owner, address));
+            let what = name_of(checked);
+            let message = format_args!(
+                "{what}, which is checked, is a frontend of service {place}, so that the check could \
+                 reach another endpoint: write another `port`"
+            );
+            self.report(located, at, message);
+        }
     }
 
     /// Connections are forwarded once: one that is sent to a frontend would arrive nowhere.

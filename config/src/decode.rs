@@ -7,6 +7,7 @@ use crate::balancing;
 use crate::diagnostic::Position;
 use crate::enrolment;
 use crate::fields::{Fields, list, scalar};
+use crate::health_check;
 use crate::limit::{
     MAX_ADDRESSES_PER_SERVICE, MAX_ENDPOINTS_PER_SERVICE, MAX_PORTS_PER_SERVICE, MAX_SERVICES,
     MAX_WEIGHT,
@@ -33,6 +34,8 @@ pub(crate) struct Located {
     pub(crate) ports: Vec<PortPositions>,
     /// Of what `load_balancing` says.
     pub(crate) balancing: balancing::Positions,
+    /// Of what `health_check` says, if it says something valid.
+    pub(crate) health_check: Option<Position>,
     /// One for each endpoint of the service.
     pub(crate) endpoints: Vec<Position>,
     /// Whether every endpoint that is listed could be told: what is said about all of them would
@@ -51,8 +54,16 @@ pub(crate) struct PortPositions {
 pub(crate) const NODE_KEY: &str = "node";
 const FILE_KEYS: [&str; 5] =
     ["services", NODE_KEY, enrolment::KEY, policy::decode::KEYS[0], policy::decode::KEYS[1]];
-const SERVICE_KEYS: [&str; 7] =
-    ["name", "addresses", "ports", "load_balancing", "no_endpoint", "limits", "endpoints"];
+const SERVICE_KEYS: [&str; 8] = [
+    "name",
+    "addresses",
+    "ports",
+    "load_balancing",
+    health_check::KEY,
+    "no_endpoint",
+    "limits",
+    "endpoints",
+];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
 const ENDPOINT_KEYS: [&str; 6] = ["address", "port", "weight", "draining", "locality", "priority"];
 
@@ -113,6 +124,9 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
     let (ports, port_positions) = ports(&fields, report);
     let balancing = fields.get("load_balancing").map(|node| balancing::decode(node, report));
     let balancing = balancing.unwrap_or_default();
+    let health_check =
+        fields.get(health_check::KEY).and_then(|node| health_check::decode(node, report));
+    let checked_at = health_check.as_ref().map(|decoded| decoded.position);
     let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
     let limits = fields.get("limits").and_then(|node| limits(node, report));
     let listed = listed_endpoints(&fields, report);
@@ -125,11 +139,13 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
             ports,
             policy: balancing.policy,
             balancing: balancing.balancing,
+            health_check: health_check.map(|decoded| decoded.check),
             no_endpoint: no_endpoint.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
             endpoints,
         },
         balancing: balancing.positions,
+        health_check: checked_at,
         endpoints_whole: listed.len() == endpoint_positions.len(),
         position,
         addresses: address_positions,

@@ -16,9 +16,9 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `balancing` is what `load_balancing` says, `policy` what access policies say, and `enrolment` what stands
-//! beside the services, `once` for all files; `check` compares services with each other; `report` and
-//! `diagnostic` keep what is wrong.
+//! `balancing` is what `load_balancing` says, `health_check` the key of that name, `policy` what access
+//! policies say, and `enrolment` what stands beside the services, `once` for all files; `check` compares
+//! services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
@@ -32,6 +32,7 @@ mod decode;
 mod diagnostic;
 mod enrolment;
 mod fields;
+mod health_check;
 pub mod limit;
 mod limits;
 mod locality;
@@ -47,6 +48,7 @@ mod tree;
 
 pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use health_check::{HealthCheck, Http, Probe, WhenAllUnhealthy};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{
     ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Rate,

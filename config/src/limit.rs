@@ -1,5 +1,7 @@
 //! Every bound of the language. What exceeds one is refused by name; nothing is ever cut off.
 
+use std::time::Duration;
+
 /// Largest configuration file, in bytes. 65,536 services of one endpoint each take some 10 MB.
 pub const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -48,6 +50,27 @@ pub const MAX_ENROLLED: usize = 1_024;
 
 /// Longest path in an enrolment, in bytes: the kernel's limit without the final zero (`PATH_MAX`).
 pub const MAX_PATH_BYTES: usize = 4_095;
+
+/// Shortest interval of health checks: ten a second of each endpoint are enough to notice at once.
+pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest interval of health checks, and with it the longest timeout.
+pub const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Shortest timeout of a health check: a round trip within a site takes less.
+pub const MIN_CHECK_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// Most checks in a row that have to agree before an endpoint's health changes.
+pub const MAX_CHECK_THRESHOLD: u8 = 100;
+
+/// Longest path that a health check asks for, in bytes.
+pub const MAX_CHECK_PATH_BYTES: usize = 1_024;
+
+/// Longest `Host` that a health check names, in bytes: a DNS name (RFC 1035) and a port.
+pub const MAX_CHECK_HOST_BYTES: usize = 259;
+
+/// Most statuses and ranges of them that a health check expects.
+pub const MAX_EXPECTED_STATUSES: usize = 64;
 
 /// Deepest nesting. The language itself nests six deep.
 pub const MAX_DEPTH: usize = 16;

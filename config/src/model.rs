@@ -7,6 +7,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use crate::balancing::{Balancing, ClientBy};
+use crate::health_check::HealthCheck;
 use crate::locality::{Locality, Place};
 use crate::policy::Access;
 
@@ -50,6 +51,8 @@ pub struct Service {
     pub no_endpoint: NoEndpoint,
     /// Bounds on what is open at once.
     pub limits: Limits,
+    /// How endpoints are checked; without it all of them count as healthy.
+    pub health_check: Option<HealthCheck>,
     /// Where connections go. If there are any, at least one has a weight above 0; and if the
     /// service has an IPv4 address, at least one of those is an IPv4 endpoint.
     pub endpoints: Vec<Endpoint>,
@@ -167,7 +170,16 @@ impl Service {
 
     /// The same with those that are not usable.
     pub fn candidates_for(&self, frontend: IpAddr) -> impl Iterator<Item = &Endpoint> {
-        let usable = |endpoint: &Endpoint| endpoint.address.is_ipv6() && endpoint.is_usable();
+        self.candidates_among(frontend, Endpoint::is_usable)
+    }
+
+    /// The same where `is_usable` says which ones are.
+    pub fn candidates_among(
+        &self,
+        frontend: IpAddr,
+        is_usable: impl Fn(&Endpoint) -> bool,
+    ) -> impl Iterator<Item = &Endpoint> {
+        let usable = |endpoint: &Endpoint| endpoint.address.is_ipv6() && is_usable(endpoint);
         let ipv6 = frontend.is_ipv6() && self.endpoints.iter().any(usable);
         self.endpoints.iter().filter(move |endpoint| endpoint.address.is_ipv6() == ipv6)
     }

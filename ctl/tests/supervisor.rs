@@ -149,6 +149,7 @@ fn page(rows: u32, first: u32, next: Option<u32>) -> Response {
         endpoint: format!("127.0.0.1:{number}"),
         weight: 1,
         state: "active".to_owned(),
+        reason: String::new(),
         traffic: TrafficRow::default(),
     };
     let rows = (first..first + rows).map(row).collect();

@@ -10,13 +10,15 @@ use std::ops::Range;
 use std::path::{Component, Path};
 
 use holdfast::succession::Carried;
-use holdfast_config::{Config, Diagnostics, Source, Sources, limit, parse, snapshot as kept};
+use holdfast_config::{Config, Diagnostics, Http, Source, Sources, limit, parse, snapshot as kept};
 use holdfast_protocol::control::{Request, Response, WorkerAnswer, WorkerQuery};
 use holdfast_protocol::handover::snapshot::{DIGEST_AT, hexadecimal};
 use holdfast_protocol::handover::{CHILD_DESCRIPTOR, FromChild, Offer, ToChild};
 use holdfast_protocol::manifest::Kind;
 use holdfast_protocol::pin;
 use holdfast_protocol::wire::{self, Channel, Message};
+use holdfast_worker::serve::health_check::answer::{MAX_STATUS_LINE_BYTES, outcome};
+use holdfast_worker::serve::health_check::target::Outcome;
 use holdfast_worker::serve::http::request::{MAX_HEAD_BYTES, Refusal, parse as parse_request};
 use sha2::{Digest, Sha256};
 
@@ -24,7 +26,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("packet", packet),
     ("body", body),
     ("configuration", configuration),
@@ -33,6 +35,7 @@ pub const TARGETS: [Target; 8] = [
     ("state", state),
     ("snapshot", snapshot),
     ("request", request),
+    ("answer", answer),
 ];
 
 /// What stands between two files in the input of [`configurations`]: a control character, which no
@@ -272,5 +275,26 @@ pub fn request(head: &[u8]) {
     assert_ne!(parse_request(&long), Ok(None), "it is waited for without end");
     if understood == Err(Refusal::TooLarge) {
         assert!(head.len() >= MAX_HEAD_BYTES || head.split(|byte| *byte == b'\n').count() > 64);
+    }
+}
+
+/// What an endpoint answers to a health check: once it can be told what it means, more of it changes
+/// nothing; it is not waited for without end; and what is said of it is short.
+pub fn answer(bytes: &[u8]) {
+    let http =
+        Http { path: "/".to_owned(), host: None, expected_statuses: vec![200..=299, 404..=404] };
+    let mut told = None;
+    for end in 0..=bytes.len().min(2 * MAX_STATUS_LINE_BYTES) {
+        let found = outcome(&http, &bytes[..end], false);
+        assert!(told.is_none() || found == told, "it depends on when it is looked at");
+        assert!(found.is_some() || end < MAX_STATUS_LINE_BYTES, "it is waited for without end");
+        told = found;
+    }
+    let at_the_end = outcome(&http, bytes, true).expect("nothing more will come");
+    if let Outcome::Failed(reason) = &at_the_end {
+        assert!(!reason.is_empty() && reason.len() < 64, "{reason}");
+    }
+    if told.is_some() && bytes.len() <= 2 * MAX_STATUS_LINE_BYTES {
+        assert_eq!(told, Some(at_the_end), "its end makes a difference");
     }
 }

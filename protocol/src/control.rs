@@ -339,9 +339,12 @@ pub struct EndpointRow {
     pub endpoint: String,
     /// Its weight.
     pub weight: u16,
-    /// `active`, or why it gets no new connections: `draining`, `idle` (weight 0) or `standby` (another
-    /// locality, priority or family is used).
+    /// `active`, or why it gets no new connections: `draining`, `idle` (weight 0), `standby` (another
+    /// locality, priority or family is used), `unhealthy` or `unchecked` (no check has ended yet); it gets
+    /// some all the same when no other is healthy and the configuration says so.
     pub state: String,
+    /// Why it is unhealthy; empty otherwise.
+    pub reason: String,
     /// What became of the connections that were sent to it.
     pub traffic: TrafficRow,
 }

@@ -10,10 +10,12 @@
 //! - [`builds`]: other builds of the worker, and how they get on the disk.
 //! - [`hooks`], [`programmed`]: what the kernel says, read without any of Holdfast's processes.
 //! - [`rows`]: what `holdfastctl` lists. [`scrape`]: what a scraper gets.
+//! - [`health_server`]: a server that says how an endpoint is.
 //! - [`watch`]: looking at something all the while.
 
 pub mod alone;
 pub mod builds;
+pub mod health_server;
 pub mod hooks;
 pub mod life;
 pub mod programmed;

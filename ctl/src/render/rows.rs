@@ -73,7 +73,11 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
             Cell::new(&row.port_name),
             Cell::new(&row.endpoint),
             Cell::new(row.weight),
-            if row.state == ACTIVE { Cell::new(ACTIVE) } else { Cell::styled(NOTABLE, &row.state) },
+            match &*row.reason {
+                "" if row.state == ACTIVE => Cell::new(ACTIVE),
+                "" => Cell::styled(NOTABLE, &row.state),
+                reason => Cell::styled(NOTABLE, format!("{}: {reason}", row.state)),
+            },
             Cell::new(row.traffic.opened),
             Cell::new(row.traffic.open),
             Cell::new(row.traffic.pending),
@@ -184,21 +188,27 @@ hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs
 
     #[test]
     fn endpoints_line_up() {
-        let row = |weight, state: &str| EndpointRow {
+        let row = |weight, state: &str, reason: &str| EndpointRow {
             service: "web".to_owned(),
             port_name: "http".to_owned(),
             endpoint: "127.0.0.1:18080".to_owned(),
             weight,
             state: state.to_owned(),
+            reason: reason.to_owned(),
             traffic: TRAFFIC,
         };
-        let text = endpoints(&[row(10_000, "active"), row(1, "draining")]);
+        let text = endpoints(&[
+            row(10_000, "active", ""),
+            row(1, "draining", ""),
+            row(1, "unhealthy", "answered 503"),
+        ]);
         assert_eq!(
             strip_str(&text).to_string(),
             "\
-SERVICE  PORT  ENDPOINT         WEIGHT  STATE     OPENED  OPEN  PENDING  FAILED  SENT  RECEIVED
-web      http  127.0.0.1:18080   10000  active        11     4        1       0  5000        70
-web      http  127.0.0.1:18080       1  draining      11     4        1       0  5000        70
+SERVICE  PORT  ENDPOINT         WEIGHT  STATE                    OPENED  OPEN  PENDING  FAILED  SENT  RECEIVED
+web      http  127.0.0.1:18080   10000  active                       11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  draining                     11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  unhealthy: answered 503      11     4        1       0  5000        70
 "
         );
         assert!(text.contains(&super::super::paint(NOTABLE, "draining")), "{text:?}");

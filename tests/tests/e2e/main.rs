@@ -7,6 +7,7 @@
 //! - [`limits`]: no more is open than is allowed, and it is spread by what is.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
+//! - [`health_checks`]: endpoints that do not work get no new connections.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
 //! - [`standby`]: a spare takes over from one that dies.
@@ -32,6 +33,7 @@ mod ends;
 mod enrolment;
 mod faults;
 mod footprint;
+mod health_checks;
 mod init;
 mod interrupted;
 mod lifecycle;

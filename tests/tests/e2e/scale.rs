@@ -1,8 +1,10 @@
-//! A configuration of a thousand services.
+//! A configuration of a thousand services, and one of thousands of endpoints that are checked.
 
 use std::net::SocketAddr;
 
-use holdfast_lab::{Backend, Service, Target, TestResult, isolated};
+use holdfast_lab::wait::holds;
+use holdfast_lab::{Backend, Service, Target, TestResult, eventually, isolated};
+use holdfast_tests::rows::rows;
 
 use crate::scene::{assert_reached, serve};
 
@@ -46,6 +48,47 @@ fn a_thousand_services_of_ten_endpoints_are_served_by_one_worker_and_the_next() 
         try_all();
         // Every page of the answer arrives.
         assert_eq!(holdfast_tests::rows::services(lab)?.len(), usize::from(SERVICES));
+        TestResult::Ok(())
+    });
+}
+
+/// Services whose endpoints are checked, each of them: thousands of checks a second.
+const CHECKED: u16 = 200;
+
+#[test]
+fn two_thousand_endpoints_are_checked_and_fail_together_and_come_back() {
+    isolated(|lab| {
+        let everywhere: SocketAddr = "0.0.0.0:18080".parse()?;
+        let red = Backend::tcp_at("red", &[everywhere])?;
+        let check = "health_check: { tcp: {}, interval: 1s, when_all_unhealthy: no_endpoint }";
+        let services: Vec<Service> = (0..CHECKED)
+            .map(|number| {
+                let service = Service::tcp(&format!("s{number}"), address(number)).key(check);
+                (1..=ENDPOINTS).fold(service, |service, host| {
+                    service.endpoint(SocketAddr::from(([127, 0, 1, host], 18080)))
+                })
+            })
+            .collect();
+        let mut supervisor = serve(lab, &services)?;
+        let total = usize::from(CHECKED) * usize::from(ENDPOINTS);
+        let wait_for = |state: &str| {
+            eventually(&format!("all endpoints to be {state}"), || {
+                let all = rows(lab, "endpoints").map_err(|error| error.to_string())?;
+                let count = all.iter().filter(|row| row["state"] == state).count();
+                holds(count == total && all.len() == total, || format!("{count} of {}", all.len()))
+            })
+        };
+        wait_for("active")?;
+        drop(red);
+        wait_for("unhealthy")?;
+        let status = supervisor.status()?;
+        assert!(supervisor.kill_worker(status.worker.pid));
+        supervisor.wait_for_grant_after(status.epoch)?;
+        wait_for("unhealthy")?;
+        let _red = Backend::tcp_at("red", &[everywhere])?;
+        wait_for("active")?;
+        // It had time for its heartbeats all the while.
+        assert_eq!(supervisor.status()?.epoch, status.epoch + 1);
         TestResult::Ok(())
     });
 }

@@ -4,13 +4,15 @@ use std::ffi::{CString, c_long, c_void};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::PathBuf;
 use std::ptr;
 
 use holdfast_bpf::link;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
 
 /// One way out. That it returns is success: an error is what stopped it.
 pub type Attempt = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -66,6 +68,7 @@ pub fn prepare(name: &str, place: &str) -> Attempt {
         "connect-tcp" => {
             Box::new(move || TcpStream::connect(format!("127.0.0.1:{place}")).map(drop))
         }
+        "connect-as-checks-do" => Box::new(move || connect_as_checks_do(number.into())),
         "listen-tcp" => Box::new(|| TcpListener::bind("127.0.0.1:0").map(drop)),
         "mount" => Box::new(move || mount(&path)),
         "new-user-namespace" => Box::new(|| clone(libc::CLONE_NEWUSER | libc::SIGCHLD)),
@@ -73,6 +76,17 @@ pub fn prepare(name: &str, place: &str) -> Attempt {
         "io-uring" => Box::new(io_uring),
         "abort" => Box::new(|| std::process::abort()),
         unknown => panic!("no attempt is called {unknown}"),
+    }
+}
+
+/// Without waiting for the answer, which a connection on loopback does not need.
+fn connect_as_checks_do(port: c_long) -> io::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    let port = u16::try_from(port).expect("a port");
+    match connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

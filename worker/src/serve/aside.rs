@@ -29,7 +29,7 @@ const DRAINING: &str = "draining";
 /// One of weight 0.
 const IDLE: &str = "idle";
 /// One that would be used if those of another locality, priority or family were not.
-const STANDBY: &str = "standby";
+pub const STANDBY: &str = "standby";
 
 /// The endpoints of `config` that `desired`, which was made of it in the same order, does not have.
 #[must_use]

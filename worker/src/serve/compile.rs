@@ -1,10 +1,12 @@
 //! From a configuration to what the tables should say. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
 
 use holdfast_config::{
     Access, Config, Diagnostics, Endpoint, Enrolment, Locality, NoEndpoint, Port, Protocol,
-    Service, Sources, parse,
+    Service, Sources, WhenAllUnhealthy, parse,
 };
 use holdfast_protocol::kernel::{
     Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped,
@@ -12,6 +14,7 @@ use holdfast_protocol::kernel::{
 
 use super::alias::Row;
 use super::aside::{self, Aside};
+use super::health_check::checked::{Checked, checked_at};
 use super::spread::{Chosen, Spread, chosen, spread};
 use super::tables::desired::{Desired, DesiredService, Table};
 
@@ -22,11 +25,18 @@ enum Family {
     Ipv6 = 6,
 }
 
+/// Every port of a service has one table for each of them, in this order.
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
 /// A configuration that can be put in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
-    /// What it asks of the tables.
-    pub desired: Desired,
+    /// What it asks of the tables while everybody is healthy.
+    pub desired: Arc<Desired>,
+    /// The services whose endpoints are checked.
+    pub checked: Vec<Checked>,
+    /// Where the node is.
+    pub node: Option<Locality>,
     /// Who is enrolled; everybody without it.
     pub enrolment: Option<Enrolment>,
     /// Endpoints that are configured and get no connections, so that they can be shown.
@@ -61,10 +71,13 @@ pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
         services: count(config.services.len()),
         endpoints: count(endpoints),
     };
-    let desired = compile(&config);
+    let (desired, places) = compile_placed(&config);
     let aside = aside::aside(&config, &desired);
-    let (enrolment, access) = (config.enrolment, config.access);
-    Ok(Compiled { desired, aside, enrolment, access, summary })
+    let Config { node, services, enrolment, access } = config;
+    let checked = services.into_iter().zip(places);
+    let checked = checked.filter_map(|(service, at)| Checked::new(service, at)).collect();
+    let desired = Arc::new(desired);
+    Ok(Compiled { desired, checked, node, aside, enrolment, access, summary })
 }
 
 fn count(items: usize) -> u32 {
@@ -74,16 +87,60 @@ fn count(items: usize) -> u32 {
 /// What `config` asks of the tables: one service for each port and address family.
 #[must_use]
 pub fn compile(config: &Config) -> Desired {
+    compile_placed(config).0
+}
+
+/// The same, and for each service of `config` which ones of the tables' are its.
+fn compile_placed(config: &Config) -> (Desired, Vec<Range<usize>>) {
     let mut services = Vec::with_capacity(config.services.len());
-    for service in &config.services {
-        let side = |family| Side::of(service, config.node.as_ref(), family);
-        let sides: Vec<Side<'_>> =
-            [Family::Ipv4, Family::Ipv6].into_iter().filter_map(side).collect();
+    let places = config.services.iter().map(|service| {
+        let start = services.len();
+        let side = |family| Side::of(service, config.node.as_ref(), family, &|_| true);
+        let sides: Vec<Side<'_>> = FAMILIES.into_iter().filter_map(side).collect();
         for port in &service.ports {
             services.extend(sides.iter().map(|side| compile_port(service, port, side)));
         }
+        start..services.len()
+    });
+    let places = places.collect();
+    (Desired { services }, places)
+}
+
+/// The tables of `service` while only those endpoints are healthy of which `is_healthy` says so by
+/// where they are checked; in the order in which a configuration's are compiled.
+#[must_use]
+pub fn tables(
+    service: &Service,
+    node: Option<&Locality>,
+    is_healthy: impl Fn(SocketAddr) -> bool,
+) -> Vec<Table> {
+    let mut tables = Vec::new();
+    // Most ports have the same endpoints out of order as the one before.
+    let mut former: Option<(Vec<bool>, Vec<Side<'_>>)> = None;
+    for port in &service.ports {
+        let is_healthy = |endpoint: &Endpoint| is_healthy(checked_at(service, port, endpoint));
+        let healthy: Vec<bool> = service.endpoints.iter().map(is_healthy).collect();
+        let sides = match former.take() {
+            Some((same, sides)) if same == healthy => sides,
+            _ => {
+                let side = |family| Side::of(service, node, family, &is_healthy);
+                FAMILIES.into_iter().filter_map(side).collect()
+            }
+        };
+        tables.extend(sides.iter().map(|side| table(service, port, side)));
+        former = Some((healthy, sides));
     }
-    Desired { services }
+    tables
+}
+
+/// Each port of `service` in each family it has addresses of, with its record, in the same order.
+pub fn records(service: &Service) -> impl Iterator<Item = (&Port, ServiceRecord)> {
+    let has = |family: &Family| {
+        service.addresses.iter().any(|it| it.is_ipv4() == (*family == Family::Ipv4))
+    };
+    let both = |port| FAMILIES.into_iter().filter(has).map(move |family| (port, family));
+    let each: Vec<_> = service.ports.iter().flat_map(both).collect();
+    each.into_iter().map(|(port, family)| (port, record(service, port, family)))
 }
 
 /// What the ports of a service have in common in one address family. A lookup table takes milliseconds
@@ -96,13 +153,29 @@ struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    /// That of `service` in `family`, if it has an address of that family.
-    fn of(service: &'a Service, node: Option<&Locality>, family: Family) -> Option<Self> {
+    /// That of `service` in `family`, if it has an address of that family, while those endpoints are
+    /// healthy of which `is_healthy` says so.
+    fn of(
+        service: &'a Service,
+        node: Option<&Locality>,
+        family: Family,
+        is_healthy: &dyn Fn(&Endpoint) -> bool,
+    ) -> Option<Self> {
         let of_family = |address: &&IpAddr| address.is_ipv4() == (family == Family::Ipv4);
         let addresses: Vec<IpAddr> = service.addresses.iter().filter(of_family).copied().collect();
         // All addresses of a family have the same endpoints, so any of them answers for all.
-        let candidates: Vec<&Endpoint> = service.candidates_for(*addresses.first()?).collect();
-        let chosen = chosen(service, node, &candidates);
+        let frontend = *addresses.first()?;
+        let choose = |is_healthy: &dyn Fn(&Endpoint) -> bool| {
+            let candidates: Vec<_> = service.candidates_among(frontend, is_healthy).collect();
+            chosen(service, node, &candidates, is_healthy)
+        };
+        let mut chosen = choose(&|endpoint| endpoint.is_usable() && is_healthy(endpoint));
+        let check = service.health_check.as_ref();
+        let uses_all =
+            check.is_some_and(|check| check.when_all_unhealthy == WhenAllUnhealthy::UseAll);
+        if chosen.is_empty() && uses_all {
+            chosen = choose(&Endpoint::is_usable);
+        }
         let spread = spread(service, &chosen);
         Some(Self { family, addresses, chosen, spread })
     }

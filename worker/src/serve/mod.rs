@@ -12,6 +12,7 @@
 //!   gets. [`spread`], [`alias`], [`maglev`]: how the kernel chooses so. [`aside`]: who gets nothing. Pure.
 //! - [`tables`]: what the tables say, and the safe way from one to the other.
 //! - [`policy`]: the same for access policies.
+//! - [`health_check`]: asking endpoints whether they work, and what follows for the tables.
 //! - [`session`], [`grace`]: shadow, granted, released, and what is done in each.
 //! - [`report`], [`queries`], [`rows`]: what the supervisor and `holdfastctl` are told.
 //! - [`telemetry`], [`http`]: what whoever scrapes is told, and how.
@@ -32,6 +33,7 @@ pub mod aside;
 pub mod compile;
 pub mod conversation;
 pub mod grace;
+pub mod health_check;
 pub mod http;
 pub mod locality;
 pub mod log;

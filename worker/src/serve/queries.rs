@@ -6,9 +6,8 @@ use holdfast_bpf::BpfError;
 use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
 use holdfast_protocol::wire;
 
-use super::compile::Compiled;
 use super::policy::estate::PolicyReader;
-use super::rows::{self, Snapshot};
+use super::rows::{self, Snapshot, View};
 use super::tables::estate::Reader;
 use super::tables::maps::Counters;
 use super::tables::observe::observe;
@@ -24,17 +23,17 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// The answer to `query` about `maps`, in the order of `compiled` and in its own packet format.
+    /// The answer to `query` about `maps`, with what else `view` knows, in its own packet format.
     pub fn answer<M: Reader + Counters + PolicyReader>(
         &mut self,
         query: &[u8],
         maps: &M,
-        compiled: Option<&Compiled>,
+        view: View<'_>,
         now: Instant,
     ) -> Vec<u8> {
         let answer = match wire::decode::<WorkerQuery>(query) {
             Ok(query) => self
-                .page(&query, maps, compiled, now)
+                .page(&query, maps, view, now)
                 .unwrap_or_else(|error| WorkerAnswer::Failed { reason: error.to_string() }),
             Err(error) => WorkerAnswer::Failed { reason: error.to_string() },
         };
@@ -45,7 +44,7 @@ impl Queries {
         &mut self,
         query: &WorkerQuery,
         maps: &M,
-        compiled: Option<&Compiled>,
+        view: View<'_>,
         now: Instant,
     ) -> Result<WorkerAnswer, BpfError> {
         let offset = match *query {
@@ -56,7 +55,7 @@ impl Queries {
             self.kept.take().filter(|(taken, _)| offset > 0 && now < *taken + SNAPSHOT_LIFE);
         let (taken, snapshot) = match usable {
             Some(kept) => kept,
-            None => (now, Snapshot::new(&observe(maps)?, compiled)),
+            None => (now, Snapshot::new(&observe(maps)?, view)),
         };
         let answer = match query {
             WorkerQuery::Services { .. } => snapshot.services(offset, maps)?,

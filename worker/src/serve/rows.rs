@@ -10,8 +10,10 @@ use holdfast_protocol::kernel::endpoint::Live;
 use holdfast_protocol::kernel::rules::{POLICY_NUMBERS, PolicyCounters, policy_flag};
 use holdfast_protocol::kernel::{Address, EndpointSlot, ServiceRecord, is_mapped, policy};
 
-use super::aside::ACTIVE;
+use super::aside::{ACTIVE, STANDBY};
 use super::compile::Compiled;
+use super::health_check::health::{Health, Standing};
+use super::health_check::target::Verdict;
 use super::policy::estate::PolicyReader;
 use super::policy::plan;
 use super::tables::desired::{name, protocol};
@@ -52,15 +54,42 @@ struct Port {
 #[derive(Clone, Debug)]
 struct Counted {
     slot: EndpointSlot,
+    /// Whether a table has it.
+    is_used: bool,
     state: &'static str,
+    /// Why it is unhealthy; empty otherwise.
+    reason: String,
     numbers: Vec<u32>,
 }
 
+/// One that is not healthy.
+const UNHEALTHY: &str = "unhealthy";
+/// One whose first check has not ended.
+const UNCHECKED: &str = "unchecked";
+/// Behind the reason why an endpoint is unhealthy that gets connections.
+const USED_ALL_THE_SAME: &str = "; used all the same, for want of a healthy one";
+
+impl Counted {
+    /// One that no table has.
+    const fn unused(slot: EndpointSlot, state: &'static str, reason: String) -> Self {
+        Self { slot, is_used: false, state, reason, numbers: Vec::new() }
+    }
+}
+
+/// What is known beside the tables.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct View<'a> {
+    /// The configuration on disk.
+    pub compiled: Option<&'a Compiled>,
+    /// The health of endpoints, and the configuration in force that they are of.
+    pub checked: Option<(&'a Health, &'a Compiled)>,
+}
+
 impl Snapshot {
-    /// What `observed` says, in the order of `compiled`; what is not in there comes last. Endpoints that
-    /// are only in `compiled` stand behind the others of their port.
+    /// What `observed` says, in the configuration's order; what is not in there comes last. Endpoints
+    /// that no table has stand behind the others of their port.
     #[must_use]
-    pub fn new(observed: &Observed, compiled: Option<&Compiled>) -> Self {
+    pub fn new(observed: &Observed, View { compiled, checked }: View<'_>) -> Self {
         let mut places: HashMap<ServiceRecord, usize> = HashMap::new();
         for (place, service) in compiled.iter().flat_map(|it| &it.desired.services).enumerate() {
             places.entry(familyless(&service.record)).or_insert(place);
@@ -89,10 +118,19 @@ impl Snapshot {
             let record = &port.record;
             by_port.insert((record.service, (record.port_be, record.protocol)), at);
         }
+        let mut standings: HashMap<usize, Vec<Standing>> = HashMap::new();
+        for standing in checked.iter().flat_map(|(health, of)| health.standings(of)) {
+            if let Some(at) = by_port.get(&(standing.service, standing.port)) {
+                standings.entry(*at).or_default().push(standing);
+            }
+        }
+        for (at, standings) in standings {
+            ports[at].judge(standings);
+        }
         for aside in compiled.iter().flat_map(|it| &it.aside) {
             if let Some(at) = by_port.get(&(aside.service, aside.port)) {
-                let (slot, state, numbers) = (aside.endpoint, aside.state, Vec::new());
-                ports[*at].endpoints.push(Counted { slot, state, numbers });
+                let unused = Counted::unused(aside.endpoint, aside.state, String::new());
+                ports[*at].endpoints.push(unused);
             }
         }
         ports.iter_mut().for_each(Port::sort);
@@ -151,10 +189,38 @@ impl Port {
             self.policy = table.policy;
             let counted = |(slot, number): (&EndpointSlot, &u32)| Counted {
                 slot: *slot,
+                is_used: true,
                 state: ACTIVE,
+                reason: String::new(),
                 numbers: Vec::from_iter((*number != EndpointSlot::NO_STATE).then_some(*number)),
             };
             self.endpoints.extend(table.endpoints.iter().zip(&service.states).map(counted));
+        }
+    }
+
+    /// Shows what checks have found, also of endpoints that no table has for it.
+    fn judge(&mut self, standings: Vec<Standing>) {
+        let mut places: HashMap<(Address, u16), Vec<usize>> = HashMap::new();
+        for (at, Counted { slot, .. }) in self.endpoints.iter().enumerate() {
+            places.entry((slot.address, slot.port_be)).or_default().push(at);
+        }
+        for Standing { endpoint, verdict, reason, .. } in standings {
+            let used = places.get(&(endpoint.address, endpoint.port_be));
+            let state = match (verdict, used) {
+                (Verdict::Healthy, Some(_)) => ACTIVE,
+                (Verdict::Healthy, None) => STANDBY,
+                (Verdict::Unchecked, _) => UNCHECKED,
+                (Verdict::Unhealthy, _) => UNHEALTHY,
+            };
+            let Some(used) = used else {
+                self.endpoints.push(Counted::unused(endpoint, state, reason));
+                continue;
+            };
+            let how = if verdict == Verdict::Unhealthy { USED_ALL_THE_SAME } else { "" };
+            for at in used {
+                let counted = &mut self.endpoints[*at];
+                (counted.state, counted.reason) = (state, format!("{reason}{how}"));
+            }
         }
     }
 
@@ -210,11 +276,11 @@ impl Port {
 
     /// How many endpoints get connections.
     fn active(&self) -> usize {
-        self.endpoints.iter().filter(|endpoint| endpoint.state == ACTIVE).count()
+        self.endpoints.iter().filter(|endpoint| endpoint.is_used).count()
     }
 
     fn endpoint_row(&self, endpoint: &Counted, counters: &impl Counters) -> EndpointRow {
-        let Counted { slot, state, numbers } = endpoint;
+        let Counted { slot, state, reason, numbers, .. } = endpoint;
         let address = SocketAddr::new(ip(slot.address), u16::from_be(slot.port_be));
         let mut traffic = TrafficRow::default();
         for number in numbers {
@@ -232,6 +298,7 @@ impl Port {
             endpoint: address.to_string(),
             weight: slot.weight,
             state: (*state).to_owned(),
+            reason: reason.clone(),
             traffic,
         }
     }
@@ -305,7 +372,7 @@ fn service_bytes(row: &ServiceRow) -> usize {
 }
 
 fn endpoint_bytes(row: &EndpointRow) -> usize {
-    let texts = [&row.service, &row.port_name, &row.endpoint, &row.state];
+    let texts = [&row.service, &row.port_name, &row.endpoint, &row.state, &row.reason];
     ROW_BYTES + texts.into_iter().map(|it| it.len() + TEXT_BYTES).sum::<usize>()
 }
 

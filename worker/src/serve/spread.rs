@@ -33,15 +33,16 @@ pub struct Chosen<'a> {
     pub share: u64,
 }
 
-/// The candidates that get connections to `service` from `node`, in their order.
+/// The candidates that get connections to `service` from `node`, in their order: of those that
+/// `is_healthy` says may get some.
 #[must_use]
 pub fn chosen<'a>(
     service: &Service,
     node: Option<&Locality>,
     candidates: &[&'a Endpoint],
+    is_healthy: impl Fn(&Endpoint) -> bool,
 ) -> Vec<Chosen<'a>> {
-    // Active health checks and outlier ejection will have a say in this.
-    let healthy: Vec<bool> = candidates.iter().map(|endpoint| endpoint.is_usable()).collect();
+    let healthy: Vec<bool> = candidates.iter().map(|endpoint| is_healthy(endpoint)).collect();
     let weight = |endpoint: &Endpoint| match service.policy {
         Policy::Random | Policy::RoundRobin => 1,
         Policy::Weighted | Policy::Maglev | Policy::LeastConnections => u64::from(endpoint.weight),

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use scene::{Outcome, Scene};
 
 /// Everything that is tried.
-const ATTEMPTS: [&str; 24] = [
+const ATTEMPTS: [&str; 25] = [
     "create-map",
     "load-program",
     "detach-link",
@@ -30,6 +30,7 @@ const ATTEMPTS: [&str; 24] = [
     "connect-unix",
     "connect-abstract",
     "connect-tcp",
+    "connect-as-checks-do",
     "listen-tcp",
     "mount",
     "new-user-namespace",
@@ -38,7 +39,7 @@ const ATTEMPTS: [&str; 24] = [
 ];
 
 /// What any user may do, however few privileges it has: only the sandbox stands in its way.
-const OPEN_TO_ALL: [&str; 15] = [
+const OPEN_TO_ALL: [&str; 16] = [
     "detach-link",
     "read-outside",
     "create-file",
@@ -53,11 +54,12 @@ const OPEN_TO_ALL: [&str; 15] = [
     "connect-unix",
     "connect-abstract",
     "connect-tcp",
+    "connect-as-checks-do",
     "listen-tcp",
 ];
 
 /// What Landlock stops by itself.
-const STOPPED_BY_LANDLOCK: [&str; 9] = [
+const STOPPED_BY_LANDLOCK: [&str; 8] = [
     "read-outside",
     "create-file",
     "overwrite",
@@ -65,9 +67,11 @@ const STOPPED_BY_LANDLOCK: [&str; 9] = [
     "execute",
     "signal",
     "connect-abstract",
-    "connect-tcp",
     "listen-tcp",
 ];
+
+/// What a worker needs that checks endpoints.
+const OPEN_TO_CHECKS: [&str; 1] = ["connect-as-checks-do"];
 
 /// What the filter of system calls lets pass: opening files to read them, which it cannot tell
 /// apart by name.
@@ -84,8 +88,13 @@ fn check(fences: &str, attempts: &[&str], expected: impl Fn(&str) -> bool) {
 }
 
 #[test]
-fn no_way_leads_out_of_a_worker() {
-    check("user,files,calls", &ATTEMPTS, |_| false);
+fn no_way_leads_out_of_a_worker_that_checks_nobody() {
+    check("user,files,calls,unchecked", &ATTEMPTS, |_| false);
+}
+
+#[test]
+fn one_that_checks_endpoints_can_open_tcp_connections_and_nothing_else() {
+    check("user,files,calls", &ATTEMPTS, |attempt| OPEN_TO_CHECKS.contains(&attempt));
 }
 
 #[test]
@@ -105,7 +114,7 @@ fn landlock_alone_stops_what_it_knows_of() {
 
 #[test]
 fn the_filter_of_system_calls_alone_stops_all_but_reading() {
-    check("user,calls", &OPEN_TO_ALL, |attempt| LEFT_TO_LANDLOCK.contains(&attempt));
+    check("user,calls,unchecked", &OPEN_TO_ALL, |attempt| LEFT_TO_LANDLOCK.contains(&attempt));
 }
 
 /// What a panic in a release build ends with: it has to look like one from outside.

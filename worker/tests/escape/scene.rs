@@ -100,7 +100,9 @@ impl Scene {
             "create-file" | "mount" => path(self.directory.path()),
             "connect-unix" => path(&self.directory.path().join("control.sock")),
             "connect-abstract" => self.abstract_name.clone(),
-            "connect-tcp" => self.tcp.local_addr().unwrap().port().to_string(),
+            "connect-tcp" | "connect-as-checks-do" => {
+                self.tcp.local_addr().unwrap().port().to_string()
+            }
             _ => self.victim.id().to_string(),
         }
     }

@@ -5,12 +5,14 @@
 //!   inotify ──► Source ──text──► Compiler ──configuration──► Tables ◄──────► the maps
 //!                                                               ▲
 //!   supervisor ◄───────────────── Lifeline ◄────────────────────┤
-//!   whoever scrapes ◄──────────────────────────── Scrapes ◄─────┘
+//!   whoever scrapes ◄──────────────────────────── Scrapes ◄─────┤
+//!   endpoints ◄────────────────────────────────── Checks ◄──────┘
 //! ```
 //!
 //! Reading, parsing and grace periods, which take milliseconds or wait, happen on helper threads;
 //! the actors' thread itself never waits for anything but its messages.
 
+mod checks;
 mod compiler;
 mod lifeline;
 mod scrapes;
@@ -25,11 +27,12 @@ use actix::{Actor, AsyncContext, System};
 use nix::sys::inotify::Inotify;
 use tokio::runtime::Runtime;
 
+use self::checks::Checks;
 use self::compiler::Compiler;
 use self::lifeline::Link;
 use self::scrapes::Scrapes;
 use self::source::Source;
-use self::tables::{Fallback, Tables};
+use self::tables::{Checking, Fallback, Tables};
 use super::Configuration;
 use crate::lifeline::Lifeline;
 
@@ -116,6 +119,7 @@ fn start(
         let tables = Tables::new(link.address()).start();
         let compiler = Compiler::new(tables.clone(), link.address()).start();
         tables.do_send(Fallback(compiler.clone()));
+        tables.do_send(Checking(Checks::new(tables.clone()).start()));
         let source =
             Source::new(configuration, watch, compiler.clone(), tables.clone(), link.address())
                 .start();

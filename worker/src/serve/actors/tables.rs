@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use holdfast_protocol::handover::{ConfigReport, Occasion};
 
+use super::checks::{Checks, Targets};
 use super::compiler::{Compiler, Restore};
 use super::lifeline::{End, Link, Pulse, Said, Say};
 use crate::serve::compile::Compiled;
 use crate::serve::grace;
+use crate::serve::health_check::target::{Change, Counts};
+use crate::serve::sandbox::calls;
 use crate::serve::session::{Loaded, Next, Session, SessionError};
 use crate::serve::tables::maps::ShadowMaps;
 use crate::serve::telemetry::Facts;
@@ -23,12 +26,20 @@ const SETTLING: Duration = Duration::from_millis(20);
 /// up: one that is made is known this much later at the latest. A look costs two system calls per path.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Why a worker ends whose configuration asks for health checks, and did not before.
+const CANNOT_CONNECT: &str = "the configuration asks for health checks by now, which only a new worker may make: this one has \
+     given up connecting";
+
 /// Drives the [`Session`].
 pub struct Tables {
     link: Addr<Link>,
     /// Who can restore the snapshot.
     compiler: Option<Addr<Compiler>>,
+    /// Who checks endpoints.
+    checks: Option<Addr<Checks>>,
     session: Session,
+    /// Whether this process has given up opening connections.
+    cannot_connect: bool,
     /// Whether a [`Turn`] is on its way to this actor.
     turning: bool,
     /// The stay of rest that is being waited for.
@@ -43,6 +54,19 @@ pub struct Found(pub String);
 
 /// Who can restore the snapshot, should that be needed.
 pub struct Fallback(pub Addr<Compiler>);
+
+/// Who checks endpoints.
+pub struct Checking(pub Addr<Checks>);
+
+/// What checks have found since the last time, and how many have ended.
+pub struct Judged {
+    /// By which list of targets.
+    pub generation: u64,
+    /// What has changed.
+    pub changes: Vec<Change>,
+    /// Over all.
+    pub counts: Counts,
+}
 
 /// What is in the snapshot.
 pub struct Restored(pub Result<Arc<Compiled>, String>);
@@ -79,6 +103,14 @@ impl Message for Fallback {
     type Result = ();
 }
 
+impl Message for Checking {
+    type Result = ();
+}
+
+impl Message for Judged {
+    type Result = ();
+}
+
 impl Message for Restored {
     type Result = ();
 }
@@ -97,7 +129,15 @@ impl Message for Turn {
 
 impl Tables {
     pub fn new(link: Addr<Link>) -> Self {
-        Self { link, compiler: None, session: Session::default(), turning: false, resting: None }
+        Self {
+            link,
+            compiler: None,
+            checks: None,
+            session: Session::default(),
+            cannot_connect: false,
+            turning: false,
+            resting: None,
+        }
     }
 
     /// After anything that happened: sends what there is to send, and sees to what is next.
@@ -105,10 +145,31 @@ impl Tables {
         for message in self.session.outbox() {
             self.link.do_send(Say(message));
         }
+        if let Some((generation, watches)) = self.session.watches() {
+            self.connect_or_not(!watches.is_empty());
+            if let Some(checks) = &self.checks {
+                checks.do_send(Targets { generation, watches });
+            }
+        }
         match result {
             Ok(()) => self.see_to_next(ctx),
             Err(SessionError::Refused(reason)) => self.link.do_send(End::Refused(reason)),
             Err(error) => self.link.do_send(End::Failed(error.to_string())),
+        }
+    }
+
+    /// Gives up connecting once a configuration without checks is in force. One that asks for them later
+    /// is for the next worker.
+    fn connect_or_not(&mut self, is_asked: bool) {
+        if is_asked && self.cannot_connect {
+            self.link.do_send(End::Failed(CANNOT_CONNECT.to_owned()));
+        }
+        if !is_asked && !self.cannot_connect && self.session.has_put_in_force() {
+            match calls::renounce_connecting() {
+                Ok(()) => self.cannot_connect = true,
+                // It goes on with what it may do anyway.
+                Err(error) => tracing::warn!(%error, "this worker may go on to open connections"),
+            }
         }
     }
 
@@ -202,6 +263,24 @@ impl Handler<Fallback> for Tables {
 
     fn handle(&mut self, Fallback(compiler): Fallback, _: &mut Self::Context) {
         self.compiler = Some(compiler);
+    }
+}
+
+impl Handler<Checking> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Checking(checks): Checking, _: &mut Self::Context) {
+        self.checks = Some(checks);
+    }
+}
+
+impl Handler<Judged> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, judged: Judged, ctx: &mut Self::Context) {
+        let Judged { generation, changes, counts } = judged;
+        self.session.judge(generation, changes, counts);
+        self.after(Ok(()), ctx);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Found by tracing the worker through its tests, and completed by what the C library and the
 //! runtime may do instead. Whatever is not here is denied: above all anything that makes a
-//! descriptor for something new except opening a file to read it, and anything that starts or
-//! touches another thread or process.
+//! descriptor for something new except opening a file to read it and a TCP connection for a health
+//! check, and anything that starts or touches another thread or process.
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -93,12 +93,19 @@ const BPF_COMMANDS: [u64; 5] = [
 /// `MEMBARRIER_CMD_GLOBAL`: the grace period.
 const MEMBARRIER_GLOBAL: u64 = 1;
 
+/// How filters are installed: for every thread, logging what they deny.
+pub const FOR_ALL_THREADS: u64 = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_LOG;
+
 /// `__O_TMPFILE`, which the C library shows only together with `O_DIRECTORY`.
 const TEMPORARY: libc::c_int = libc::O_TMPFILE & !libc::O_DIRECTORY;
 
 /// Whatever could change a file: only reading is left.
 const WRITING: libc::c_int =
     libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND | TEMPORARY;
+
+/// The way to an endpoint that is to be checked. A worker whose configuration asks for no checks gives
+/// them up: see [`super::calls::renounce_connecting`].
+pub const CONNECTING: [libc::c_long; 2] = [libc::SYS_socket, libc::SYS_connect];
 
 /// The rules for the process `own`, whose socket is `lifeline`.
 ///
@@ -117,9 +124,27 @@ pub fn rules(own: u32, lifeline: RawFd) -> Result<Rules, BackendError> {
     limit(libc::SYS_mprotect, vec![all([lacks(2, libc::PROT_EXEC)?])?]);
     limit(libc::SYS_sendmsg, vec![all([when(0, Is::Eq, lifeline)?])?]);
     limit(libc::SYS_recvmsg, vec![all([when(0, Is::Eq, lifeline)?])?]);
+    // Health checks: TCP sockets of both families, and nothing else. Where they connect to stands in
+    // memory, which a filter cannot look at.
+    let tcp = number(libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+    let families = [libc::AF_INET, libc::AF_INET6].into_iter().map(|family| {
+        all([when(0, Is::Eq, number(family))?, when(1, Is::Eq, tcp)?, when(2, Is::Eq, 0)?])
+    });
+    limit(libc::SYS_socket, families.collect::<Result<_, _>>()?);
+    limit(libc::SYS_connect, Vec::new());
+    limit(libc::SYS_getsockname, Vec::new());
+    let own_error =
+        [when(1, Is::Eq, number(libc::SOL_SOCKET))?, when(2, Is::Eq, number(libc::SO_ERROR))?];
+    limit(libc::SYS_getsockopt, vec![all(own_error)?]);
+    // One more filter: a call passes only if every filter lets it.
+    let one_more = [
+        when(0, Is::Eq, u64::from(libc::SECCOMP_SET_MODE_FILTER))?,
+        when(1, Is::Eq, FOR_ALL_THREADS)?,
+    ];
+    limit(libc::SYS_seccomp, vec![all(one_more)?]);
     // Scrapes. The descriptor of the listener is not known yet, but there is no way to another one: no
-    // call on this list makes a socket. Who connected is not asked, and nothing is sent anywhere but
-    // over a connection that somebody else opened.
+    // call on this list makes a socket that could listen. Who connected is not asked, and nothing is
+    // sent anywhere but over a connection.
     let new = number(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
     limit(libc::SYS_accept4, vec![all([nothing(1)?, when(3, Is::Eq, new)?])?]);
     limit(libc::SYS_recvfrom, vec![all([nothing(4)?])?]);

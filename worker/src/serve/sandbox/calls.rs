@@ -50,6 +50,21 @@ pub fn confine(lifeline: RawFd) -> Result<(), CallsError> {
     install(&compile(lifeline)?)
 }
 
+/// Denies every thread of this process, for good, to open connections: nobody is to be checked.
+///
+/// What is in force while a configuration is read allows it, because nobody knows yet what it asks for.
+///
+/// # Errors
+///
+/// Any [`CallsError`].
+pub fn renounce_connecting() -> Result<(), CallsError> {
+    let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let rules = allowed::CONNECTING.into_iter().map(|call| (call, Vec::new())).collect();
+    let processor = TargetArch::try_from(std::env::consts::ARCH)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, processor)?;
+    install(&filter.try_into()?)
+}
+
 fn compile(lifeline: RawFd) -> Result<BpfProgram, BackendError> {
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let rules = allowed::rules(std::process::id(), lifeline)?;
@@ -61,13 +76,12 @@ fn compile(lifeline: RawFd) -> Result<BpfProgram, BackendError> {
 fn install(program: &BpfProgram) -> Result<(), CallsError> {
     let length = libc::c_ushort::try_from(program.len()).expect("compiled programs are bounded");
     let program = Program { length, instructions: program.as_ptr() };
-    let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_LOG;
     // SAFETY: `program` points to as many live instructions as it says; the kernel copies them.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            flags,
+            allowed::FOR_ALL_THREADS,
             std::ptr::from_ref(&program),
         )
     };

@@ -1,5 +1,7 @@
 //! Landlock: the worker reads its configuration and two facts about the processors, and nothing
-//! else of the file system, writes nothing, and has no TCP.
+//! else of the file system, writes nothing, and listens nowhere. Connecting is left to the filter of
+//! system calls: which ports are to be checked is not known before the configuration is read, and no
+//! rule can be added then.
 //!
 //! What may be read is a set of directories, found when the worker starts: a save usually replaces
 //! files, so a rule for a file would hold for the one that was replaced. A save that moves the
@@ -86,7 +88,7 @@ pub fn confine(path: &Path) -> Result<(Readable, Enforced), RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST_ABI))?
-        .handle_access(AccessNet::from_all(NEWEST_ABI))?
+        .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(NEWEST_ABI))?
         .create()?;
     let mut within = Vec::new();

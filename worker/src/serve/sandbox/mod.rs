@@ -5,9 +5,10 @@
 //! all, connect to sockets, start programs, signal processes of the same user. Two filters of the
 //! kernel take that away as well, for good, before the first byte of configuration is read:
 //!
-//! - [`files`]: Landlock. Which files, and no network, whatever the call.
+//! - [`files`]: Landlock. Which files, and no port to listen at, whatever the call.
 //! - [`calls`]: seccomp. Which system calls, and with which arguments; the list and its reasons are
-//!   in [`allowed`].
+//!   in [`allowed`]. A worker whose configuration asks for no health checks tightens it once more, so
+//!   that it cannot connect to anything.
 //!
 //! The order matters. Landlock binds the calling thread and what it starts later, so it comes while
 //! there is one thread. Then the reactor is made and its helper threads are started, all there will

@@ -7,6 +7,7 @@
 mod access;
 mod enrolment;
 mod fallback;
+mod health;
 mod telemetry;
 mod work;
 
@@ -20,11 +21,15 @@ use self::access::NewPolicies;
 use self::enrolment::Enrolling;
 use self::fallback::Snapshot;
 use super::compile::{Compiled, Summary};
+use super::health_check::health::Health;
+use super::health_check::target::Watch;
 use super::policy;
 use super::policy::resolve::Resolution;
 use super::queries::Queries;
 use super::report;
+use super::rows::View;
 use super::tables::apply::Application;
+use super::tables::desired::Desired;
 use super::tables::maps::{GrantedMaps, ShadowMaps};
 use super::tables::observe::{Observed, observe};
 use super::tables::plan::{DoesNotFit, plan};
@@ -92,6 +97,12 @@ pub struct Session {
     /// Frontends in the maps, once they have been counted since the grant.
     frontends: Option<u64>,
     enrolling: Enrolling,
+    /// What this worker has put in force since its grant.
+    in_force: Option<Arc<Compiled>>,
+    /// What is known of the endpoints that are checked.
+    health: Health,
+    /// What is to be checked from now on, if that is something else.
+    watches: Option<(u64, Vec<Watch>)>,
     /// Whether freed room may be used again.
     rest: Rest,
     /// Grows with every change of role and every stay of rest, so that an old rest ends nothing.
@@ -120,7 +131,14 @@ enum Work {
     /// What is on disk has not been looked at.
     Due,
     /// A plan is being carried out.
-    Applying { compiled: Arc<Compiled>, policies: Box<NewPolicies>, application: Application },
+    Applying {
+        compiled: Arc<Compiled>,
+        /// The tables of `compiled`, as the health of its endpoints has them in this `version`.
+        desired: Arc<Desired>,
+        version: u64,
+        policies: Box<NewPolicies>,
+        application: Application,
+    },
     /// There will be room after a grace period.
     Resting,
     /// The snapshot is being read.
@@ -141,6 +159,9 @@ impl Default for Session {
             snapshot: Snapshot::default(),
             frontends: None,
             enrolling: Enrolling::default(),
+            in_force: None,
+            health: Health::default(),
+            watches: None,
             rest: Rest::default(),
             turn: 0,
             reported: None,
@@ -272,6 +293,7 @@ impl Session {
         self.origin = Origin::default();
         self.frontends = None;
         self.policies = None;
+        self.forget_health();
         self.turn += 1;
         self.role = Role::Granted { maps: maps.grant()?, work: Work::Due, unanswered: Some(epoch) };
         // A spare may have missed what the former worker had just put in force. What is programmed
@@ -314,6 +336,7 @@ impl Session {
     /// When the kernel refuses.
     pub fn release(&mut self) -> Result<(), SessionError> {
         self.turn += 1;
+        self.forget_health();
         match std::mem::replace(&mut self.role, Role::Absent) {
             Role::Granted { maps, .. } => {
                 self.role = Role::Shadow { maps: maps.release()?, ready: true };
@@ -343,9 +366,11 @@ impl Session {
     /// When there is no estate to ask; the supervisor does not ask then.
     pub fn answer(&mut self, id: u64, query: &[u8], now: Instant) -> Result<(), SessionError> {
         let compiled = self.latest.as_ref().and_then(|loaded| loaded.as_deref().ok());
+        let checked = self.in_force.as_deref().map(|it| (&self.health, it));
+        let view = View { compiled, checked };
         let body = match &self.role {
-            Role::Shadow { maps, .. } => self.queries.answer(query, maps, compiled, now),
-            Role::Granted { maps, .. } => self.queries.answer(query, maps, compiled, now),
+            Role::Shadow { maps, .. } => self.queries.answer(query, maps, view, now),
+            Role::Granted { maps, .. } => self.queries.answer(query, maps, view, now),
             Role::Absent => {
                 return Err(SessionError::Refused("asked without an estate".to_owned()));
             }

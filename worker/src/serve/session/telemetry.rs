@@ -11,7 +11,7 @@ impl Session {
     /// # Errors
     ///
     /// Why it cannot be said, for people.
-    pub fn survey(&self, from: u32) -> Result<(Page, Facts), String> {
+    pub fn survey(&mut self, from: u32) -> Result<(Page, Facts), String> {
         let (page, capacity) = match &self.role {
             Role::Absent => return Err("this worker has no estate".to_owned()),
             Role::Shadow { maps, .. } => (page(maps, from), maps.capacity()),
@@ -21,8 +21,18 @@ impl Session {
             config: self.reported.clone(),
             capacity: Some(capacity),
             frontends: self.frontends,
+            checks: self.health.counts(),
             is_settled: matches!(self.role, Role::Granted { unanswered: None, .. }),
         };
-        page.map(|page| (page, facts)).map_err(|error| error.to_string())
+        let mut page = page.map_err(|error| error.to_string())?;
+        if let Some(in_force) = &self.in_force {
+            let unhealthy = self.health.unhealthy(in_force);
+            for service in &mut page.services {
+                let record = &service.record;
+                let port = (record.service, (record.port_be, record.protocol));
+                service.unhealthy = unhealthy.get(&port).copied().unwrap_or(0);
+            }
+        }
+        Ok((page, facts))
     }
 }

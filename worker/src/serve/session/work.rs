@@ -28,19 +28,24 @@ impl Session {
             self.plan()?;
         }
         let Role::Granted { maps, work, .. } = &mut self.role else { return Ok(()) };
-        let Work::Applying { compiled, policies, application } = work else { return Ok(()) };
+        let Work::Applying { desired, policies, application, .. } = work else { return Ok(()) };
         // They are in force before the services of the same save: what it denies is never let through.
         policies.carry_out(maps)?;
-        if !application.advance(&compiled.desired, maps, BATCH)? {
+        if !application.advance(desired, maps, BATCH)? {
             return Ok(());
         }
         let finished = std::mem::replace(work, Work::Settled);
-        if let Work::Applying { compiled, policies, application } = finished {
+        if let Work::Applying { compiled, version, policies, application, .. } = finished {
             self.policies = Some((Arc::clone(&compiled), policies.into_resolution()));
             self.rest.begin(application.into_freed());
-            self.summary = compiled.summary.clone();
-            self.enrol(&compiled)?;
-            self.settle(&compiled);
+            self.health.programmed(version);
+            if self.is_in_force(&compiled) {
+                self.follow_on(&compiled);
+            } else {
+                self.summary = compiled.summary.clone();
+                self.enrol(&compiled)?;
+                self.settle(&compiled);
+            }
         }
         Ok(())
     }
@@ -85,16 +90,23 @@ impl Session {
     }
 
     /// Begins to put `compiled` in force, or to wait for the room; if there never will be room, why.
-    fn plan_for(&mut self, compiled: &Arc<Compiled>, observed: &Observed) -> Option<DoesNotFit> {
+    pub(super) fn plan_for(
+        &mut self,
+        compiled: &Arc<Compiled>,
+        observed: &Observed,
+    ) -> Option<DoesNotFit> {
         let Role::Granted { maps, .. } = &self.role else { return None };
-        match plan(observed, &compiled.desired, &mut self.rest.space(maps, observed)) {
+        let is_first = self.in_force.is_none();
+        let (desired, version) = self.health.desired(compiled, observed, is_first);
+        match plan(observed, &desired, &mut self.rest.space(maps, observed)) {
             Ok(plan) => {
                 let policies = match NewPolicies::plan(maps, compiled) {
                     Ok(policies) => Box::new(policies),
                     Err(error) => return Some(error.into()),
                 };
                 let (compiled, application) = (Arc::clone(compiled), Application::new(plan));
-                self.set_work(Work::Applying { compiled, policies, application });
+                let work = Work::Applying { compiled, desired, version, policies, application };
+                self.set_work(work);
             }
             Err(error) if error.is_space() && self.rest.is_resting() => {
                 self.turn += 1;
@@ -118,6 +130,11 @@ impl Session {
                 }
             }
         }
+        if let Some(other) = self.plan_for_health(observed) {
+            error = format!("{error}; and the health of endpoints is not followed: {other}");
+        } else if self.is_applying() {
+            return;
+        }
         self.keep(observed, state, &error);
     }
 
@@ -132,8 +149,8 @@ impl Session {
         // Nothing else is there any more: what was not wanted is deleted.
         let keys = compiled.desired.services.iter().map(|service| service.keys.len());
         self.frontends = keys.sum::<usize>().try_into().ok();
-        let current = matches!(&self.latest, Some(Ok(latest)) if Arc::ptr_eq(latest, compiled));
-        if !current {
+        self.watch(compiled);
+        if !self.is_current(compiled) || self.health.is_pending() {
             self.set_work(Work::Due);
         }
         let restored = self.snapshot.restored().is_some_and(|other| Arc::ptr_eq(other, compiled));
@@ -167,7 +184,7 @@ impl Session {
     }
 
     /// Says how the configuration is, if that has changed.
-    fn report(&mut self, config: ConfigReport) {
+    pub(super) fn report(&mut self, config: ConfigReport) {
         if self.reported.as_ref() != Some(&config) {
             match config.state {
                 ConfigState::InForce => {

@@ -83,7 +83,7 @@ mod tests {
         record.service[..name.len()].copy_from_slice(name.as_bytes());
         let connections = number.try_into().expect("small");
         let counters = ServiceCounters { connections, ..ServiceCounters::default() };
-        Counted { record, endpoints: 2, counters }
+        Counted { record, endpoints: 2, unhealthy: 0, counters }
     }
 
     fn whole(count: usize) -> (String, usize) {

@@ -19,6 +19,7 @@ pub mod system;
 
 use holdfast_protocol::handover::{ConfigReport, Vitals};
 
+use super::health_check::target::Counts;
 use super::tables::estate::Capacity;
 
 /// What is known beside the maps' contents.
@@ -43,6 +44,8 @@ pub struct Facts {
     pub capacity: Option<Capacity>,
     /// Frontends in the maps, once they have been counted.
     pub frontends: Option<u64>,
+    /// Health checks that have ended since this worker started to write.
+    pub checks: Counts,
     /// Whether the grant was answered: the tables are as the configuration says, or as they were when
     /// it cannot be used.
     pub is_settled: bool,

@@ -18,6 +18,8 @@ pub struct Counted {
     pub record: ServiceRecord,
     /// Endpoints in its table.
     pub endpoints: u32,
+    /// Endpoints of its port that are not healthy, as far as they are checked.
+    pub unhealthy: u32,
     /// Over all CPUs.
     pub counters: ServiceCounters,
 }
@@ -51,6 +53,7 @@ pub fn page<M: Reader + Counters>(maps: &M, from: u32) -> Result<Page, BpfError>
     let counted = |(number, head): &(u32, HeadWord)| Counted {
         record: maps.record(*number),
         endpoints: endpoints(maps, *number, *head),
+        unhealthy: 0,
         counters: counters[(number - first) as usize],
     };
     Ok(Page { services: published.iter().map(counted).collect(), next })

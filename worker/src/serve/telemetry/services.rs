@@ -49,6 +49,11 @@ pub const FAMILIES: &[OfServices] = &[
         "Endpoints of the service that get new connections.",
         |row| row.endpoints,
     ),
+    gauge(
+        "holdfast_service_endpoints_unhealthy",
+        "Endpoints of the service that health checks keep from new connections.",
+        |row| row.unhealthy,
+    ),
 ];
 
 /// One port of a service, both address families together.
@@ -58,6 +63,8 @@ pub struct Row {
     pub labels: String,
     /// The most that one of its address families has: both may use the same endpoints.
     pub endpoints: u64,
+    /// Of both families together.
+    pub unhealthy: u64,
     /// The sum of both.
     pub counters: ServiceCounters,
 }
@@ -77,12 +84,14 @@ impl Rows {
             let port = ServiceRecord { family: 0, ..one.record };
             let rows = &mut self.rows;
             let at = *self.places.entry(port).or_insert_with(|| {
-                let (endpoints, counters) = (0, ServiceCounters::default());
-                rows.push(Row { labels: labels_of(&port), endpoints, counters });
+                let (labels, counters) = (labels_of(&port), ServiceCounters::default());
+                rows.push(Row { labels, endpoints: 0, unhealthy: 0, counters });
                 rows.len() - 1
             });
             let row = &mut self.rows[at];
             row.endpoints = row.endpoints.max(one.endpoints.into());
+            // Both families say the same of the port.
+            row.unhealthy = one.unhealthy.into();
             row.counters = plus(row.counters, &one.counters);
             self.fill.services += 1;
             self.fill.slots += u64::from(one.endpoints) + 1;
@@ -133,7 +142,7 @@ mod tests {
         record.service[..service.len()].copy_from_slice(service);
         record.port_name[..4].copy_from_slice(b"http");
         let counters = ServiceCounters { connections, refused: 1, ..ServiceCounters::default() };
-        Counted { record, endpoints: u32::from(family), counters }
+        Counted { record, endpoints: u32::from(family), unhealthy: 1, counters }
     }
 
     #[test]
@@ -146,7 +155,7 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].labels, r#"{service="web",port_name="http",protocol="tcp"}"#);
         assert_eq!((rows[0].counters.connections, rows[0].counters.refused), (8, 2));
-        assert_eq!(rows[0].endpoints, 6);
+        assert_eq!((rows[0].endpoints, rows[0].unhealthy), (6, 1));
         assert_eq!(rows[1].labels, r#"{service="dns",port_name="http",protocol="udp"}"#);
     }
 }

@@ -5,6 +5,7 @@ use holdfast_protocol::handover::{ConfigReport, ConfigState, Origin, Vitals};
 
 use super::family::{Family, Kind, head, labels, sample, seconds_of_ms, seconds_of_us};
 use super::{Facts, Known};
+use crate::serve::health_check::target::Counts;
 
 const BUILD: Family = gauge(
     "holdfast_build_info",
@@ -72,6 +73,12 @@ const CONFIG_ENDPOINTS: Family =
 const MAP_USED: Family = gauge("holdfast_map_used", &["map"], "Entries of the map in use.");
 const MAP_CAPACITY: Family =
     gauge("holdfast_map_capacity", &["map"], "Entries that the map has room for.");
+const CHECKS: Family = Family {
+    name: "holdfast_health_checks_total",
+    kind: Kind::Counter,
+    labels: &["outcome"],
+    help: "Health checks that have ended, by what they found, since the worker started to write.",
+};
 
 /// Every family here, in the order they are written.
 pub const FAMILIES: &[Family] = &[
@@ -93,6 +100,7 @@ pub const FAMILIES: &[Family] = &[
     CONFIG_ENDPOINTS,
     MAP_USED,
     MAP_CAPACITY,
+    CHECKS,
 ];
 
 /// What the published services take of the maps.
@@ -119,6 +127,7 @@ pub fn text(known: &Known, fill: Fill) -> String {
         put_config(&mut text, config, vitals.config_since_ms);
     }
     put_fill(&mut text, facts, fill);
+    put_checks(&mut text, facts.checks);
     text
 }
 
@@ -183,6 +192,14 @@ fn put_fill(text: &mut String, facts: &Facts, fill: Fill) {
     let rooms = [capacity.frontends, capacity.services, capacity.slots];
     for ((map, _), room) in used.iter().zip(rooms) {
         sample(text, &MAP_CAPACITY, &labels(&MAP_CAPACITY, &[map]), room);
+    }
+}
+
+fn put_checks(text: &mut String, counts: Counts) {
+    let Counts { passed, failed, undecided } = counts;
+    head(text, &CHECKS);
+    for (outcome, count) in [("passed", passed), ("failed", failed), ("undecided", undecided)] {
+        sample(text, &CHECKS, &labels(&CHECKS, &[outcome]), count);
     }
 }
 

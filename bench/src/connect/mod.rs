@@ -1,254 +1,269 @@
 //! What governance costs a connection: the run time of each program, and the time of `connect(2)`.
 //!
 //! One thread connects to itself from cgroups by turns: one without a program, one with an empty
-//! program, and the governed one; there to an address that is no service's, to one service, and to
-//! many services by turns. Each round visits all three, beginning with another one each time, so that
-//! whatever else the machine does hits all; figures are compared within a round. `connect(2)` is timed
-//! while the kernel keeps no statistics of programs, and the programs while it does; what the
-//! statistics cost shows in the empty program.
+//! program, and one for each number of services, which an instance of its own governs; there to an
+//! address that is no service's, to one service, and to many services by turns. All are there at the
+//! same time and each round visits all, beginning with another one each time, so that whatever else
+//! the machine does hits all; figures are compared within a round. `connect(2)` is timed while the
+//! kernel keeps no statistics of programs, and the programs while it does; what the statistics cost
+//! shows in the empty program.
 //!
 //! - [`case`]: what is connected to what.
+//! - [`place`]: where from, and what lies between.
 //! - [`backend`]: connections of one thread to itself.
 //! - [`kernel`]: statistics, and the empty program.
-//! - [`series`]: figures, and the rows they come to.
 
 mod backend;
 mod case;
 mod kernel;
-mod series;
+mod place;
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
-use holdfast_bpf::object;
-use holdfast_lab::{Lab, Supervisor, cgroup};
-use holdfast_protocol::control::Status;
-use holdfast_protocol::handover::ConfigState;
-use holdfast_protocol::manifest::Kind;
-use serde::Serialize;
+use anyhow::ensure;
+use holdfast_lab::{Lab, cgroup};
 
 use self::backend::Backends;
-use self::case::{Case, Family};
-use self::kernel::{Empty, Runs};
-use self::series::{Between, ConnectRow, Measured, Quantity, RunRow};
-use crate::place::beside;
-use crate::spread::Spread;
+use self::case::Case;
+use self::kernel::Runs;
+use self::place::{Between, Place};
+use crate::results::{Scale, Section, Table, Unit};
+use crate::rounds::{Rounds, median, turns};
 
-/// What the empty program is called in a table.
-const EMPTY: &str = "(empty)";
+/// The most that a connection may cost with the most services, as many times as with the fewest.
+const FLAT: f64 = 1.2;
+
+/// The most that a program may take for a connection in the plain case, in nanoseconds.
+const PLAIN_NS: f64 = 150.0;
 
 /// Measure what governance costs a connection.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// Sizes to measure: this many services, each of TCP and UDP, IPv4 and IPv6
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 1000, 10_000], value_name = "N,…",
-          value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    /// Sizes to measure: this many services, each of TCP and UDP, with IPv6 up to 16384
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 65_536], value_name = "N,…",
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
     services: Vec<u32>,
-    /// Rounds of each size
+    /// Rounds
     #[arg(long, default_value_t = 100, value_name = "N")]
     rounds: usize,
     /// Connections of each kind in a round
     #[arg(long, default_value_t = 100, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// Where to write the result as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Report {
-    rounds: usize,
-    connections: u32,
-    runs: Vec<RunRow>,
-    connects: Vec<ConnectRow>,
+/// What a figure is of, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quantity {
+    /// How long `connect(2)` takes, while no statistics are kept.
+    Connect,
+    /// How long all programs that ran for a connection take together, while they are.
+    Runs,
 }
 
-/// A cgroup to connect from, and the programs that run there.
-struct Place {
-    cgroup: PathBuf,
-    programs: Vec<(String, OwnedFd)>,
-    /// What is between, and whether services are connected to.
-    between: Vec<Between>,
-}
+type Figures = Rounds<(Case, Between, Quantity)>;
 
-/// Measures, and prints what was found.
-pub fn run(lab: &Lab, arguments: &Arguments) -> anyhow::Result<()> {
+/// Measures.
+pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
     let backends = Backends::start()?;
-    let (nothing, (empty, _held)) = (nothing(lab)?, empty(lab)?);
-    let mut report = Report {
-        rounds: arguments.rounds,
-        connections: arguments.connections,
-        runs: Vec::new(),
-        connects: Vec::new(),
-    };
-    let mut places = vec![nothing, empty];
+    let mut places = vec![Place::nothing(lab)?, Place::empty(lab)?];
     for services in arguments.services.iter().copied() {
-        let (supervisor, governed) = governed(lab, services)?;
-        places.push(governed);
-        let scene = Scene { backends: &backends, services, connections: arguments.connections };
-        let measured = measure(&scene, &places, arguments.rounds)?;
-        places.pop();
-        cgroup::enter(&lab.governed())?;
-        supervisor.end(nix::sys::signal::Signal::SIGTERM)?;
-        report.runs.extend(measured.runs(services));
-        report.connects.extend(measured.connects(services));
+        places.push(Place::governed(lab, services)?);
     }
-    show(&report, arguments.json.as_deref())
-}
-
-/// Prints the tables, and the report where it is wanted.
-fn show(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
-    println!("medians of rounds [p10 p90], differences and ratios within each round\n");
-    println!("{}", RunRow::head());
-    report.runs.iter().for_each(|row| println!("{}", row.line()));
-    println!("\n{}", ConnectRow::head());
-    report.connects.iter().for_each(|row| println!("{}", row.line()));
-    let text = serde_json::to_string(report).context("cannot write the report")?;
-    if let Some(path) = json {
-        return fs::write(path, text)
-            .with_context(|| format!("cannot write the report to {}", path.display()));
-    }
-    println!("{text}");
-    Ok(())
-}
-
-/// A cgroup without a program, beside the governed one.
-fn nothing(lab: &Lab) -> anyhow::Result<Place> {
-    let cgroup = beside(lab, "nothing")?;
-    Ok(Place { cgroup, programs: Vec::new(), between: vec![Between::Nothing] })
-}
-
-/// One with an empty program for each family, as long as these are held.
-fn empty(lab: &Lab) -> anyhow::Result<(Place, [Empty; 2])> {
-    let cgroup = beside(lab, "empty")?;
-    let empties = [Empty::attach(&cgroup, Family::V4)?, Empty::attach(&cgroup, Family::V6)?];
-    let program = |empty: &Empty| -> anyhow::Result<(String, OwnedFd)> {
-        Ok((EMPTY.to_owned(), empty.program.try_clone().context("cannot copy a descriptor")?))
-    };
-    let programs = empties.iter().map(program).collect::<Result<_, _>>()?;
-    Ok((Place { cgroup, programs, between: vec![Between::Empty] }, empties))
-}
-
-/// The governed cgroup, with this many services in force.
-fn governed(lab: &Lab, services: u32) -> anyhow::Result<(Supervisor, Place)> {
-    let file = lab.write("holdfast.yaml", case::configuration(services))?;
-    let mut supervisor = lab.supervisor(&file).start()?;
-    let is_in_force = |status: &Status| {
-        status.config.state == ConfigState::InForce && status.services >= services
-    };
-    let status = supervisor.wait_until("the services to be in force", is_in_force)?;
-    let program = |link: &holdfast_protocol::control::LinkStatus| -> anyhow::Result<_> {
-        Ok((link.name.clone(), object::by_id(Kind::Program, link.prog_id)?))
-    };
-    let programs = status.links.iter().map(program).collect::<Result<_, _>>()?;
-    let between = vec![Between::Untouched, Between::Governed, Between::Turns];
-    Ok((supervisor, Place { cgroup: lab.governed(), programs, between }))
-}
-
-fn measure(scene: &Scene<'_>, places: &[Place], rounds: usize) -> anyhow::Result<Measured> {
-    let mut measured = Measured::default();
+    let scene = Scene { backends, connections: arguments.connections };
+    let mut figures = Figures::default();
     // The first round warms up, and sees that all is as it should be.
-    visit_all(scene, places, 0, &mut Measured::default())?;
-    scene.check(places)?;
-    for round in 0..rounds {
-        visit_all(scene, places, round, &mut measured)?;
+    scene.visit_all(&places, 0, &mut Figures::default())?;
+    scene.check(&places)?;
+    for round in 0..arguments.rounds {
+        scene.visit_all(&places, round, &mut figures)?;
     }
-    Ok(measured)
+    cgroup::enter(&lab.governed())?;
+    Ok(section(&figures, &arguments.services))
 }
 
-fn visit_all(
-    scene: &Scene<'_>,
-    places: &[Place],
-    round: usize,
-    measured: &mut Measured,
-) -> anyhow::Result<()> {
-    for turn in 0..places.len() {
-        let place = &places[(round + turn) % places.len()];
-        cgroup::enter(&place.cgroup)?;
-        for case in Case::ALL {
-            for between in place.between.iter().copied() {
-                let median = scene.connect(case, between)?;
-                measured.add(case, between, Quantity::Connect, median);
+/// Who connects.
+struct Scene {
+    backends: Backends,
+    connections: u32,
+}
+
+impl Scene {
+    fn visit_all(
+        &self,
+        places: &[Place],
+        round: usize,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        for turn in turns(round, places.len()) {
+            let place = &places[turn];
+            cgroup::enter(&place.cgroup)?;
+            for (case, between) in kinds(place) {
+                let time = self.connect(case, between)?;
+                figures.add((case, between, Quantity::Connect), time);
+            }
+            if !place.programs.is_empty() {
+                let _statistics = kernel::enable_statistics()?;
+                for (case, between) in kinds(place) {
+                    let time = self.runs(place, case, between)?;
+                    figures.add((case, between, Quantity::Runs), time);
+                }
             }
         }
-        if !place.programs.is_empty() {
-            let _statistics = kernel::enable_statistics()?;
-            scene.watch_runs(place, measured)?;
-        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Who connects, to how many services.
-struct Scene<'a> {
-    backends: &'a Backends,
-    services: u32,
-    connections: u32,
-}
-
-impl Scene<'_> {
     /// The median time of a `connect(2)`, in nanoseconds.
     fn connect(&self, case: Case, between: Between) -> anyhow::Result<f64> {
         let mut times = Vec::new();
         for turn in 0..self.connections {
-            let duration = self.backends.connect(case, self.address(case, between, turn))?;
+            let duration = self.backends.connect(case, address(case, between, turn))?;
             times.push(duration.as_secs_f64() * 1e9);
         }
-        Ok(Spread::of(times).p50)
+        Ok(median(times))
     }
 
-    /// Adds the mean time of a run of each program that has run.
-    fn watch_runs(&self, place: &Place, measured: &mut Measured) -> anyhow::Result<()> {
-        let runs = || -> anyhow::Result<Vec<Runs>> {
-            place.programs.iter().map(|(_, program)| Runs::of(program)).collect()
-        };
-        for case in Case::ALL {
-            for between in place.between.iter().copied() {
-                let before = runs()?;
-                self.connect(case, between)?;
-                for (after, (before, (name, _))) in
-                    runs()?.into_iter().zip(before.into_iter().zip(&place.programs))
-                {
-                    let Runs { count, time_ns } = after.since(before);
-                    if count >= u64::from(self.connections) {
-                        let mean = time_ns as f64 / count as f64;
-                        measured.add(case, between, Quantity::Run(name.clone()), mean);
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// The mean time that the programs take for a connection, in nanoseconds.
+    fn runs(&self, place: &Place, case: Case, between: Between) -> anyhow::Result<f64> {
+        let all = || place.programs.iter().map(Runs::of).collect::<anyhow::Result<Vec<Runs>>>();
+        let before = all()?;
+        self.connect(case, between)?;
+        let since = all()?.into_iter().zip(before).map(|(after, before)| after.since(before));
+        let (count, time_ns) =
+            since.fold((0, 0), |(count, time), runs| (count + runs.count, time + runs.time_ns));
+        ensure!(
+            count >= u64::from(self.connections),
+            "{} {}: programs ran {count} times in {} connections",
+            case.name(),
+            between.name(),
+            self.connections
+        );
+        Ok(time_ns as f64 / f64::from(self.connections))
     }
 
-    fn address(&self, case: Case, between: Between, turn: u32) -> SocketAddr {
-        match between {
-            Between::Governed => case::frontend(case.family, self.services, 1),
-            Between::Turns => case::frontend(case.family, self.services, turn),
-            Between::Nothing | Between::Empty | Between::Untouched => case::backend(case.family),
-        }
-    }
-
-    /// Each kind of connection gets where it should: a service that is not governed would be refused,
-    /// and a program that does not run would cost nothing.
+    /// Each kind of connection gets where it should: a service that is not governed would be refused.
     fn check(&self, places: &[Place]) -> anyhow::Result<()> {
-        let mut measured = Measured::default();
-        for place in places.iter().filter(|place| !place.programs.is_empty()) {
+        for place in places {
             cgroup::enter(&place.cgroup)?;
-            for case in Case::ALL {
-                for between in place.between.iter().copied() {
-                    self.backends.check(case, self.address(case, between, 0))?;
-                }
+            for (case, between) in kinds(place) {
+                self.backends.check(case, address(case, between, 0))?;
             }
-            let _statistics = kernel::enable_statistics()?;
-            self.watch_runs(place, &mut measured)?;
         }
-        let runs = measured.runs(self.services);
-        let expected = Case::ALL.len() * 4;
-        ensure!(runs.len() >= expected, "only {} of {expected} kinds have run", runs.len());
         Ok(())
     }
+}
+
+/// What is measured at a place.
+fn kinds(place: &Place) -> impl Iterator<Item = (Case, Between)> {
+    place.between.iter().flat_map(|between| {
+        let services = match *between {
+            Between::Nothing | Between::Empty => 1,
+            Between::Untouched(services)
+            | Between::Governed(services)
+            | Between::Turns(services) => services,
+        };
+        case::cases(services).map(|case| (case, *between))
+    })
+}
+
+fn address(case: Case, between: Between, turn: u32) -> SocketAddr {
+    match between {
+        Between::Governed(services) => case::frontend(case.family, services, 1),
+        Between::Turns(services) => case::frontend(case.family, services, turn),
+        Between::Nothing | Between::Empty | Between::Untouched(_) => case::backend(case.family),
+    }
+}
+
+fn section(figures: &Figures, services: &[u32]) -> Section {
+    let mut section = Section::new(
+        "connect",
+        "What a connection costs",
+        "One thread connects fresh sockets to itself, from cgroups without a program, with an empty \
+         one, and with an instance for each number of services, all there at once. A figure is the \
+         median of a hundred connections in a round; a program's is what the kernel's statistics say, \
+         less an empty program's in the same round.",
+    );
+    let tables = [runs, connects];
+    let all = tables.into_iter().flat_map(|of| Case::ALL.map(|case| of(figures, case, services)));
+    section.tables.extend(all);
+    growth(figures, services, &mut section);
+    section.note(
+        "With the most services there is no room for IPv6 in the largest file that is read, so their \
+         rows are IPv4's only.",
+    );
+    section
+}
+
+/// Of every number of services, what is measured with it.
+fn governed(services: &[u32]) -> impl Iterator<Item = Between> {
+    let first = services.first().map(|count| Between::Untouched(*count));
+    first.into_iter().chain(services.iter().flat_map(|count| {
+        let by_turns = (*count > 1).then_some(Between::Turns(*count));
+        std::iter::once(Between::Governed(*count)).chain(by_turns)
+    }))
+}
+
+fn runs(figures: &Figures, case: Case, services: &[u32]) -> Table {
+    let title = format!("{}: run time of the programs, above an empty one", case.name());
+    let mut table = Table::new(&title, Unit::Nanoseconds, Scale::Linear);
+    let base = (case, Between::Empty, Quantity::Runs);
+    let has_case = |between: &Between| !figures.of(&(case, *between, Quantity::Runs)).is_empty();
+    for between in governed(services).filter(has_case) {
+        let kind = (case, between, Quantity::Runs);
+        table.measured(between.name(), figures.difference(&kind, &base));
+    }
+    table.measured("an empty program, statistics included", figures.summary(&base));
+    table
+}
+
+fn connects(figures: &Figures, case: Case, services: &[u32]) -> Table {
+    let title = format!("{}: connect(2), times one with nothing between", case.name());
+    let mut table = Table::new(&title, Unit::Times, Scale::AroundOne);
+    let base = (case, Between::Nothing, Quantity::Connect);
+    for between in std::iter::once(Between::Empty).chain(governed(services)) {
+        let kind = (case, between, Quantity::Connect);
+        if !figures.of(&kind).is_empty() {
+            table.measured(between.name(), figures.ratio(&kind, &base));
+        }
+    }
+    table
+}
+
+/// How much more a connection costs with the most services than with the fewest, and what it takes
+/// in absolute terms.
+fn growth(figures: &Figures, services: &[u32], section: &mut Section) {
+    let mut absolute = Table::new("connect(2), IPv4", Unit::Nanoseconds, Scale::Linear);
+    let mut ratios =
+        Table::new("With the most services, times with the fewest", Unit::Times, Scale::AroundOne);
+    for case in case::cases(u32::MAX) {
+        let kind = |between| (case, between, Quantity::Connect);
+        for between in [Between::Nothing, Between::Empty].into_iter().chain(governed(services)) {
+            let name = format!("{}: {}", case.name(), between.name());
+            absolute.measured(name, figures.summary(&kind(between)));
+        }
+        let (Some(fewest), Some(most)) = (services.iter().min(), services.iter().max()) else {
+            continue;
+        };
+        let plain = (case, Between::Governed(*fewest), Quantity::Runs);
+        let above = figures.difference(&plain, &(case, Between::Empty, Quantity::Runs));
+        let what = format!("{}: run time of the programs, {}", case.name(), plain.1.name());
+        section.target(&what, Unit::Nanoseconds, PLAIN_NS, (above.count > 0).then_some(above.p50));
+        if fewest == most {
+            continue;
+        }
+        for (quantity, of) in [(Quantity::Connect, "connect(2)"), (Quantity::Runs, "programs")] {
+            for (between, how) in [
+                (Between::Governed(*most), "always the same service"),
+                (Between::Turns(*most), "another service each time"),
+            ] {
+                let name = format!("{}, {of}, {how}", case.name());
+                let base = (case, Between::Governed(*fewest), quantity);
+                let ratio = figures.ratio(&(case, between, quantity), &base);
+                let what = format!("Growth from {fewest} to {most} services: {name}");
+                section.target(&what, Unit::Times, FLAT, (ratio.count > 0).then_some(ratio.p50));
+                ratios.measured(name, ratio);
+            }
+        }
+    }
+    section.tables.extend([ratios, absolute]);
 }

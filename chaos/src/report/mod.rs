@@ -1,13 +1,11 @@
 //! What a run came to: as JSON, as one HTML page, as lines for a terminal.
 //!
-//! - [`machine`]: where it ran.
 //! - [`figures`]: the figures that all forms show.
 //! - [`html`], [`timeline`]: the page, and the drawing in it.
 //! - [`text`]: the lines.
 
 mod figures;
 mod html;
-mod machine;
 mod text;
 mod timeline;
 
@@ -15,9 +13,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use holdfast_lab::machine::Machine;
 use serde::{Deserialize, Serialize};
 
-pub use self::machine::Machine;
 use crate::history::History;
 use crate::invariants::{Verdict, judge};
 use crate::run::Script;
@@ -102,7 +100,7 @@ impl Report {
 
     /// Writes it as one HTML page.
     pub fn write_html(&self, path: &Path) -> Result<(), ReportError> {
-        write(path, &html::page(self))
+        write(path, &html::render(self))
     }
 
     /// It as lines for people.

@@ -27,13 +27,14 @@ struct Planned {
 }
 
 /// What is measured, in order. A whole run stays below twenty minutes, a smoke test below half a one.
-const PLAN: [Planned; 3] = [
+const PLAN: [Planned; 4] = [
     Planned {
         name: "connect",
         whole: "--rounds 100",
         quick: "--services 1,100 --rounds 2 --connections 10",
     },
     Planned { name: "against", whole: "--rounds 100", quick: "--rounds 2 --connections 5" },
+    Planned { name: "established", whole: "--rounds 40", quick: "--rounds 1 --commands 20000" },
     Planned {
         name: "takeover",
         whole: "--sizes 10x10,1000x10,10000x10,65536x16 --kills 60",

@@ -3,6 +3,7 @@
 //! - [`all`]: every measurement, each in a patch of its own, into one file and one page.
 //! - [`connect`]: what governance costs a connection.
 //! - [`against`]: a connection through Holdfast, and through what people use instead.
+//! - [`established`]: connections that stay.
 //! - [`takeover`]: from the kill of the worker that writes to the grant of the next one.
 //! - [`results`]: what measurements come to, as JSON, as a page, as lines.
 //! - [`peers`]: what people use instead.
@@ -21,6 +22,7 @@
 mod against;
 mod all;
 mod connect;
+mod established;
 mod peers;
 mod place;
 mod results;
@@ -67,6 +69,7 @@ enum Command {
 enum One {
     Against(With<against::Arguments>),
     Connect(With<connect::Arguments>),
+    Established(With<established::Arguments>),
     Takeover(With<takeover::Arguments>),
 }
 
@@ -96,6 +99,7 @@ fn run(one: &One) -> anyhow::Result<ExitCode> {
     match one {
         One::Against(it) => finish(&it.json, || against::measure(&lab, &it.arguments)),
         One::Connect(it) => finish(&it.json, || connect::measure(&lab, &it.arguments)),
+        One::Established(it) => finish(&it.json, || established::measure(&lab, &it.arguments)),
         One::Takeover(it) => finish(&it.json, || takeover::measure(&lab, &it.arguments)),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use holdfast_lab::Lab;
 use holdfast_lab::process::Process;
+use holdfast_lab::{Lab, eventually};
 use nix::sys::signal::Signal;
 
 use super::{Missing, installed};
@@ -101,7 +101,7 @@ impl Kind {
             Self::Haproxy => command.arg("-db").arg("-f").arg(file),
             Self::Nginx => command
                 .args(["-e", "stderr", "-g", "daemon off; master_process off;", "-p"])
-                .arg(lab.directory())
+                .arg(file.parent().unwrap_or_else(|| lab.directory()))
                 .arg("-c")
                 .arg(file),
             Self::Envoy => command
@@ -111,14 +111,25 @@ impl Kind {
         Ok(command)
     }
 
-    /// Starts it, and waits until it serves.
+    /// Starts it, and waits until somebody greets behind it.
     pub fn start(self, lab: &Lab, route: Route) -> anyhow::Result<Proxy> {
-        let binary = self.find().map_err(|Missing(why)| anyhow::anyhow!(why))?;
-        let (name, text) = self.configuration(route);
-        let file = lab.write(name, text)?;
-        let proxy = Proxy::spawn(self.command(lab, &binary, &file)?, self.name())?;
+        let proxy = self.launch(lab, route, "greeting")?;
         wait_until_served(route.listen, self.name())?;
         Ok(proxy)
+    }
+
+    /// Starts it, and waits until it listens. `purpose` tells it from others of its kind.
+    pub fn start_silent(self, lab: &Lab, route: Route, purpose: &str) -> anyhow::Result<Proxy> {
+        let proxy = self.launch(lab, route, purpose)?;
+        eventually(&format!("{} to listen", self.name()), || TcpStream::connect(route.listen))?;
+        Ok(proxy)
+    }
+
+    fn launch(self, lab: &Lab, route: Route, purpose: &str) -> anyhow::Result<Proxy> {
+        let binary = self.find().map_err(|Missing(why)| anyhow::anyhow!(why))?;
+        let (name, text) = self.configuration(route);
+        let file = lab.write(&format!("{purpose}/{name}"), text)?;
+        Proxy::spawn(self.command(lab, &binary, &file)?, self.name())
     }
 }
 

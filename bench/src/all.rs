@@ -27,7 +27,7 @@ struct Planned {
 }
 
 /// What is measured, in order. A whole run stays below twenty minutes, a smoke test below half a one.
-const PLAN: [Planned; 4] = [
+const PLAN: [Planned; 5] = [
     Planned {
         name: "connect",
         whole: "--rounds 100",
@@ -40,6 +40,7 @@ const PLAN: [Planned; 4] = [
         whole: "--sizes 10x10,1000x10,10000x10,65536x16 --kills 60",
         quick: "--sizes 10x10 --kills 2",
     },
+    Planned { name: "reload", whole: "--rounds 15", quick: "--rounds 1 --clients 1" },
 ];
 
 /// Measure everything.

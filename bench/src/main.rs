@@ -5,6 +5,7 @@
 //! - [`against`]: a connection through Holdfast, and through what people use instead.
 //! - [`established`]: connections that stay.
 //! - [`takeover`]: from the kill of the worker that writes to the grant of the next one.
+//! - [`reload`]: a new configuration, and connections that fail meanwhile.
 //! - [`results`]: what measurements come to, as JSON, as a page, as lines.
 //! - [`peers`]: what people use instead.
 //! - [`place`]: where a client connects from. [`sized`]: configurations of any size.
@@ -25,6 +26,7 @@ mod connect;
 mod established;
 mod peers;
 mod place;
+mod reload;
 mod results;
 mod rounds;
 mod sized;
@@ -70,6 +72,7 @@ enum One {
     Against(With<against::Arguments>),
     Connect(With<connect::Arguments>),
     Established(With<established::Arguments>),
+    Reload(With<reload::Arguments>),
     Takeover(With<takeover::Arguments>),
 }
 
@@ -100,6 +103,7 @@ fn run(one: &One) -> anyhow::Result<ExitCode> {
         One::Against(it) => finish(&it.json, || against::measure(&lab, &it.arguments)),
         One::Connect(it) => finish(&it.json, || connect::measure(&lab, &it.arguments)),
         One::Established(it) => finish(&it.json, || established::measure(&lab, &it.arguments)),
+        One::Reload(it) => finish(&it.json, || reload::measure(&lab, &it.arguments)),
         One::Takeover(it) => finish(&it.json, || takeover::measure(&lab, &it.arguments)),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -27,7 +27,7 @@ struct Planned {
 }
 
 /// What is measured, in order. A whole run stays below twenty minutes, a smoke test below half a one.
-const PLAN: [Planned; 5] = [
+const PLAN: [Planned; 6] = [
     Planned {
         name: "connect",
         whole: "--rounds 100",
@@ -41,6 +41,7 @@ const PLAN: [Planned; 5] = [
         quick: "--sizes 10x10 --kills 2",
     },
     Planned { name: "reload", whole: "--rounds 15", quick: "--rounds 1 --clients 1" },
+    Planned { name: "apply", whole: "", quick: "--size 100x10 --loads 2 --changes 1" },
 ];
 
 /// Measure everything.

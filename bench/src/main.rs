@@ -6,6 +6,7 @@
 //! - [`established`]: connections that stay.
 //! - [`takeover`]: from the kill of the worker that writes to the grant of the next one.
 //! - [`reload`]: a new configuration, and connections that fail meanwhile.
+//! - [`apply`]: a configuration on its way into the kernel.
 //! - [`results`]: what measurements come to, as JSON, as a page, as lines.
 //! - [`peers`]: what people use instead.
 //! - [`place`]: where a client connects from. [`sized`]: configurations of any size.
@@ -22,6 +23,7 @@
 
 mod against;
 mod all;
+mod apply;
 mod connect;
 mod established;
 mod peers;
@@ -70,6 +72,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum One {
     Against(With<against::Arguments>),
+    Apply(With<apply::Arguments>),
     Connect(With<connect::Arguments>),
     Established(With<established::Arguments>),
     Reload(With<reload::Arguments>),
@@ -101,6 +104,7 @@ fn run(one: &One) -> anyhow::Result<ExitCode> {
     let Some(lab) = Lab::here()? else { return outside() };
     match one {
         One::Against(it) => finish(&it.json, || against::measure(&lab, &it.arguments)),
+        One::Apply(it) => finish(&it.json, || apply::measure(&lab, &it.arguments)),
         One::Connect(it) => finish(&it.json, || connect::measure(&lab, &it.arguments)),
         One::Established(it) => finish(&it.json, || established::measure(&lab, &it.arguments)),
         One::Reload(it) => finish(&it.json, || reload::measure(&lab, &it.arguments)),

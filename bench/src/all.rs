@@ -27,7 +27,7 @@ struct Planned {
 }
 
 /// What is measured, in order. A whole run stays below twenty minutes, a smoke test below half a one.
-const PLAN: [Planned; 6] = [
+const PLAN: [Planned; 7] = [
     Planned {
         name: "connect",
         whole: "--rounds 100",
@@ -42,6 +42,7 @@ const PLAN: [Planned; 6] = [
     },
     Planned { name: "reload", whole: "--rounds 15", quick: "--rounds 1 --clients 1" },
     Planned { name: "apply", whole: "", quick: "--size 100x10 --loads 2 --changes 1" },
+    Planned { name: "footprint", whole: "", quick: "--sizes 1x1 --rounds 1 --seconds 1" },
 ];
 
 /// Measure everything.

@@ -7,6 +7,7 @@
 //! - [`takeover`]: from the kill of the worker that writes to the grant of the next one.
 //! - [`reload`]: a new configuration, and connections that fail meanwhile.
 //! - [`apply`]: a configuration on its way into the kernel.
+//! - [`footprint`]: what Holdfast takes of a node.
 //! - [`results`]: what measurements come to, as JSON, as a page, as lines.
 //! - [`peers`]: what people use instead.
 //! - [`place`]: where a client connects from. [`sized`]: configurations of any size.
@@ -26,6 +27,7 @@ mod all;
 mod apply;
 mod connect;
 mod established;
+mod footprint;
 mod peers;
 mod place;
 mod reload;
@@ -75,6 +77,7 @@ enum One {
     Apply(With<apply::Arguments>),
     Connect(With<connect::Arguments>),
     Established(With<established::Arguments>),
+    Footprint(With<footprint::Arguments>),
     Reload(With<reload::Arguments>),
     Takeover(With<takeover::Arguments>),
 }
@@ -107,6 +110,7 @@ fn run(one: &One) -> anyhow::Result<ExitCode> {
         One::Apply(it) => finish(&it.json, || apply::measure(&lab, &it.arguments)),
         One::Connect(it) => finish(&it.json, || connect::measure(&lab, &it.arguments)),
         One::Established(it) => finish(&it.json, || established::measure(&lab, &it.arguments)),
+        One::Footprint(it) => finish(&it.json, || footprint::measure(&lab, &it.arguments)),
         One::Reload(it) => finish(&it.json, || reload::measure(&lab, &it.arguments)),
         One::Takeover(it) => finish(&it.json, || takeover::measure(&lab, &it.arguments)),
     }?;

@@ -40,6 +40,7 @@ fn write_page(report: &Report, out: &mut String) -> fmt::Result {
         write!(out, "<span><i style=\"background:var({colour})\"></i>{what}</span>")?;
     }
     out.push_str("</div></figure>");
+    curves(report, out)?;
     promises(report, out)?;
     takeover_table(report, out)?;
     fault_table(report, out)?;
@@ -93,6 +94,17 @@ fn cards(report: &Report, out: &mut String) -> fmt::Result {
     let hits = history.injected.iter().filter(|fault| fault.hit).count();
     card(grouped(hits as u64), "faults", "")?;
     out.push_str("</div>");
+    Ok(())
+}
+
+fn curves(report: &Report, out: &mut String) -> fmt::Result {
+    if let Some(drawing) = super::curves::draw(&report.history) {
+        write!(
+            out,
+            "<h2>Memory and descriptors</h2><figure>{drawing}</figure><p class=\"dim\">Once a second, \
+             of the supervisor and of the worker that writes.</p>"
+        )?;
+    }
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! What a run came to: as JSON, as one HTML page, as lines for a terminal.
 //!
 //! - [`figures`]: the figures that all forms show.
-//! - [`html`], [`timeline`]: the page, and the drawing in it.
+//! - [`html`], [`timeline`], [`curves`]: the page, and the drawings in it.
 //! - [`text`]: the lines.
 
+mod curves;
 mod figures;
 mod html;
 mod text;
@@ -21,7 +22,7 @@ use crate::invariants::{Verdict, judge};
 use crate::run::Script;
 
 /// Version of the JSON's form; another one is not read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Largest report that is read, in bytes: a day's is some hundred megabytes.
 const LARGEST_BYTES: u64 = 1 << 30;

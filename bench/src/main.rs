@@ -8,6 +8,7 @@
 //! - [`reload`]: a new configuration, and connections that fail meanwhile.
 //! - [`apply`]: a configuration on its way into the kernel.
 //! - [`footprint`]: what Holdfast takes of a node.
+//! - [`exercise`]: a fixed piece of work, for whoever counts instructions.
 //! - [`results`]: what measurements come to, as JSON, as a page, as lines.
 //! - [`peers`]: what people use instead.
 //! - [`place`]: where a client connects from. [`sized`]: configurations of any size.
@@ -27,6 +28,7 @@ mod all;
 mod apply;
 mod connect;
 mod established;
+mod exercise;
 mod footprint;
 mod peers;
 mod place;
@@ -66,6 +68,7 @@ struct Cli {
 enum Command {
     All(all::Arguments),
     Render(all::Render),
+    Exercise(exercise::Arguments),
     #[command(flatten)]
     One(One),
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
     let ended = match &Cli::parse().command {
         Command::All(arguments) => all::run(arguments),
         Command::Render(arguments) => all::render(arguments),
+        Command::Exercise(arguments) => exercise::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::One(one) => run(one),
     };
     ended.unwrap_or_else(|error| {

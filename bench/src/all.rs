@@ -40,9 +40,13 @@ const PLAN: [Planned; 7] = [
         whole: "--sizes 10x10,1000x10,10000x10,65536x16 --kills 60",
         quick: "--sizes 10x10 --kills 2",
     },
-    Planned { name: "reload", whole: "--rounds 15", quick: "--rounds 1 --clients 1" },
+    Planned { name: "reload", whole: "--rounds 12", quick: "--rounds 1 --clients 1" },
     Planned { name: "apply", whole: "", quick: "--size 100x10 --loads 2 --changes 1" },
-    Planned { name: "footprint", whole: "", quick: "--sizes 1x1 --rounds 1 --seconds 1" },
+    Planned {
+        name: "footprint",
+        whole: "",
+        quick: "--sizes 1x1 --rounds 1 --seconds 1 --settling 0",
+    },
 ];
 
 /// Measure everything.

@@ -26,9 +26,6 @@ const WORKER_KIB: f64 = 64.0 * KIB;
 /// The most processor time of all processes while nothing happens, in per cent of one processor.
 const AT_REST_PERCENT: f64 = 0.1;
 
-/// What the worker is done with everything after: it looks at what it has put in force once more.
-const SETTLING: Duration = Duration::from_secs(3);
-
 /// Measure what Holdfast takes of a node.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
@@ -36,12 +33,24 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "1x1,10000x10", value_name = "NxM,…")]
     sizes: Vec<Size>,
     /// Starts of each size
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: usize,
     /// Seconds in which nothing happens, after each start
-    #[arg(long, default_value_t = 5, value_name = "N",
+    #[arg(long, default_value_t = 10, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Seconds before that, in which it comes to rest
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    settling: u64,
+}
+
+/// How long after its start an instance is left alone first.
+#[derive(Clone, Copy, Debug)]
+struct Rests {
+    /// It keeps a snapshot of what has proved itself, and gives memory back.
+    settling: Duration,
+    /// Nothing happens.
+    measured: Duration,
 }
 
 /// What a figure is of.
@@ -65,21 +74,25 @@ type Figures = Rounds<(Size, Quantity)>;
 /// Measures.
 pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
     let mut figures = Figures::default();
+    let rests = Rests {
+        settling: Duration::from_secs(arguments.settling),
+        measured: Duration::from_secs(arguments.seconds),
+    };
     for _ in 0..arguments.rounds {
         for size in arguments.sizes.iter().copied() {
-            round(lab, size, Duration::from_secs(arguments.seconds), &mut figures)?;
+            round(lab, size, rests, &mut figures)?;
         }
     }
     Ok(section(&figures, arguments))
 }
 
-fn round(lab: &Lab, size: Size, rest: Duration, figures: &mut Figures) -> anyhow::Result<()> {
+fn round(lab: &Lab, size: Size, rests: Rests, figures: &mut Figures) -> anyhow::Result<()> {
     let mut supervisor = lab.supervisor(&size.write(lab)?).start()?;
     let worker = settled(&mut supervisor, size)?;
-    std::thread::sleep(SETTLING);
+    std::thread::sleep(rests.settling);
     let processes = [supervisor.pid(), worker];
     let (begin, before) = (Instant::now(), processes.map(processor_time));
-    std::thread::sleep(rest);
+    std::thread::sleep(rests.measured);
     let (took, after) = (begin.elapsed(), processes.map(processor_time));
     for ((quantity, before), after) in
         [Quantity::SupervisorTime, Quantity::WorkerTime].into_iter().zip(before).zip(after)

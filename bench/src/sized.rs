@@ -63,7 +63,9 @@ impl Size {
 impl Display for Size {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (services, endpoints) = (grouped(self.services.into()), self.all_endpoints());
-        write!(f, "{services} services, {} endpoints", grouped(endpoints.into()))
+        let plural = |count| if count == 1 { "" } else { "s" };
+        let (many, all) = (plural(self.services), plural(endpoints));
+        write!(f, "{services} service{many}, {} endpoint{all}", grouped(endpoints.into()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use holdfast_lab::{Attempt, Target, attempt};
 
 /// A client's rest after a connection: a machine of two processors has others to run too.
-const REST: Duration = Duration::from_micros(200);
+pub const REST: Duration = Duration::from_micros(200);
 
 /// What became of all connections.
 #[derive(Clone, Copy, Debug, Default)]

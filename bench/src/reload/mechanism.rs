@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use holdfast_lab::process::{self, Process};
 use holdfast_lab::supervisor::GRANTED;
 use holdfast_lab::{Lab, Service, Supervisor, render};
 use nix::mount::{MsFlags, mount};
@@ -76,6 +77,17 @@ impl Kind {
             Self::HaproxyMaster => "HAProxy, master-worker",
             Self::Nginx => "nginx, SIGHUP",
             Self::Envoy => "Envoy, hot restart",
+        }
+    }
+
+    /// What is killed where a crash is measured, if one is.
+    pub const fn crash_name(self) -> Option<&'static str> {
+        match self {
+            Self::HoldfastSave | Self::HaproxyMaster => None,
+            Self::HoldfastReload => Some("Holdfast, its worker"),
+            Self::HaproxySf => Some("HAProxy, started again at once"),
+            Self::Nginx => Some("nginx, its worker"),
+            Self::Envoy => Some("Envoy, started again at once"),
         }
     }
 
@@ -170,6 +182,33 @@ impl Mechanism {
         Ok(written)
     }
 
+    /// Kills the process that serves, as a crash would, and has it started again at once where nothing
+    /// else does; says when.
+    pub fn crash(&mut self, lab: &Lab, backend: SocketAddr) -> anyhow::Result<Ordered> {
+        let kind = self.kind();
+        let file = kind.write(lab, backend)?;
+        let victim = match &*self {
+            Self::Holdfast { supervisor, .. } => supervisor.status()?.worker.pid,
+            Self::Proxy { processes, .. } => match kind {
+                Kind::Nginx => {
+                    let children = process::children(newest(processes)?.pid())?;
+                    *children.first().context("nginx has a worker")?
+                }
+                _ => newest(processes)?.pid(),
+            },
+        };
+        let victim = Process::open(victim).context("cannot watch the process to kill")?;
+        let begin = Instant::now();
+        victim.signal(Signal::SIGKILL).context("cannot kill it")?;
+        if let (Self::Proxy { processes, started, .. }, false) = (&mut *self, kind == Kind::Nginx) {
+            // Reaps it: whoever watches over a process starts it again then.
+            drop(processes.pop());
+            *started = 0;
+            self.spawn(lab, &file)?;
+        }
+        Ok(begin)
+    }
+
     /// Waits until only the newest process is left.
     pub fn settle(&mut self) -> anyhow::Result<()> {
         match self {
@@ -194,10 +233,10 @@ impl Mechanism {
         let mut command = lab.beside(binary)?;
         match kind {
             Kind::HaproxyMaster => {
-                command.args(["-W", "-db", "-f"]).arg(file);
+                command.args(["-W", "-q", "-db", "-f"]).arg(file);
             }
             Kind::HaproxySf => {
-                command.args(["-db", "-f"]).arg(file);
+                command.args(["-q", "-db", "-f"]).arg(file);
                 if let Some(former) = processes.last() {
                     command.args(["-sf", &former.pid().to_string()]);
                 }

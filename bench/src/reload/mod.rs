@@ -1,9 +1,9 @@
-//! A new configuration, and the processes that come with it: how long until a connection meets it, and
-//! what connections fail meanwhile. Holdfast, and what people use instead.
+//! A new configuration, and a crash: how long until a connection meets it, or is answered again, and what
+//! connections fail meanwhile. Holdfast, and what people use instead.
 //!
 //! There are two backends, and a configuration that names one of them. For each change it names the other
 //! one; then the order is given that makes it hold, and the time ends when the first connection is
-//! answered by the other backend. Meanwhile clients open connections as fast as they can, and every one
+//! answered by the other backend. Then what serves is killed. Meanwhile clients open connections as fast as they can, and every one
 //! that is not answered counts. The ways take turns in each round.
 //!
 //! - [`mechanism`]: what orders a change where.
@@ -40,12 +40,21 @@ pub struct Arguments {
     clients: usize,
 }
 
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// The configuration changes.
+    Change,
+    /// What serves is killed.
+    Crash,
+}
+
 /// What a figure is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quantity {
-    /// Milliseconds until the first connection meets it.
+    /// Milliseconds until the first connection meets it, or is answered again.
     Time,
-    /// Connections of one change.
+    /// Connections of one event.
     Connections,
     /// Those of them that failed.
     Failed,
@@ -53,7 +62,7 @@ enum Quantity {
     Longest,
 }
 
-type Figures = Rounds<(Kind, Quantity)>;
+type Figures = Rounds<(Event, Kind, Quantity)>;
 
 /// Measures.
 pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
@@ -69,94 +78,136 @@ pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
     for round in 0..arguments.rounds {
         let backend = &backends[(round + 1) % backends.len()];
         for turn in turns(round, mechanisms.len()) {
-            change(lab, &mut mechanisms[turn], backend, arguments, &mut figures)?;
+            let scene = Scene { lab, backend, clients: arguments.clients };
+            scene.play(Event::Change, &mut mechanisms[turn], &mut figures)?;
+            if mechanisms[turn].kind().crash_name().is_some() {
+                scene.play(Event::Crash, &mut mechanisms[turn], &mut figures)?;
+            }
         }
     }
     Ok(section(&figures, &absent))
 }
 
-/// Makes one change, and counts.
-fn change(
-    lab: &Lab,
-    mechanism: &mut Mechanism,
-    to: &Backend,
-    arguments: &Arguments,
-    figures: &mut Figures,
-) -> anyhow::Result<()> {
-    let kind = mechanism.kind();
-    let target = Target::tcp(kind.address(), &["red", "blue"]);
-    let clients = Clients::start(&target, arguments.clients);
-    // Some connections before the order: an error that has nothing to do with it would show.
-    std::thread::sleep(AFTERGLOW / 3);
-    let begin = mechanism.order(lab, to.v4())?;
-    let mut failed = 0;
-    let took = loop {
-        match attempt(&target) {
-            Attempt::Reached(name) if name == to.name() => break begin.elapsed(),
-            Attempt::Reached(_) => {}
-            Attempt::Ungoverned(_) | Attempt::Reset(_) | Attempt::Failed(_) => failed += 1,
-        }
-        ensure!(begin.elapsed() < PATIENCE, "{}: the change was never seen", kind.name());
-    };
-    std::thread::sleep(AFTERGLOW);
-    let counted = clients.stop();
-    mechanism.settle().with_context(|| kind.name())?;
-    figures.add((kind, Quantity::Time), took.as_secs_f64() * 1e3);
-    figures.add((kind, Quantity::Connections), counted.connections as f64);
-    figures.add((kind, Quantity::Failed), (counted.failed + failed) as f64);
-    figures.add((kind, Quantity::Longest), counted.longest.as_secs_f64() * 1e3);
-    Ok(())
+/// One event.
+struct Scene<'a> {
+    lab: &'a Lab,
+    /// Who answers afterwards.
+    backend: &'a Backend,
+    clients: usize,
+}
+
+impl Scene<'_> {
+    /// Makes it happen, and counts.
+    fn play(
+        &self,
+        event: Event,
+        mechanism: &mut Mechanism,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        let (kind, address) = (mechanism.kind(), self.backend.v4());
+        let target = Target::tcp(kind.address(), &["red", "blue"]);
+        let clients = Clients::start(&target, self.clients);
+        // Some connections before it: an error that has nothing to do with it would show.
+        std::thread::sleep(AFTERGLOW / 3);
+        let begin = match event {
+            Event::Change => mechanism.order(self.lab, address),
+            Event::Crash => mechanism.crash(self.lab, address),
+        };
+        let begin = begin.with_context(|| format!("{event:?} of {}", kind.name()))?;
+        let mut failed = 0;
+        let took = loop {
+            match attempt(&target) {
+                Attempt::Reached(name) if name == self.backend.name() => break begin.elapsed(),
+                Attempt::Reached(_) => {}
+                Attempt::Ungoverned(_) | Attempt::Reset(_) | Attempt::Failed(_) => failed += 1,
+            }
+            ensure!(begin.elapsed() < PATIENCE, "{event:?} of {}: not seen", kind.name());
+            // A refusal comes at once: the processors are left to whoever is about to serve.
+            std::thread::sleep(clients::REST);
+        };
+        std::thread::sleep(AFTERGLOW);
+        let counted = clients.stop();
+        mechanism.settle().with_context(|| kind.name())?;
+        let mut add = |quantity, figure| figures.add((event, kind, quantity), figure);
+        add(Quantity::Time, took.as_secs_f64() * 1e3);
+        add(Quantity::Connections, counted.connections as f64);
+        add(Quantity::Failed, (counted.failed + failed) as f64);
+        add(Quantity::Longest, counted.longest.as_secs_f64() * 1e3);
+        Ok(())
+    }
 }
 
 fn section(figures: &Figures, absent: &[(Kind, String)]) -> Section {
     let mut section = Section::new(
         "reload",
-        "A new configuration, and connections that fail meanwhile",
+        "A new configuration or a crash, and connections that fail meanwhile",
         "Two backends, and a configuration that names the other one at each change: from the order until \
-         a connection is answered by it, while clients open connections as fast as they can. Ways take \
-         turns in each round.",
+         a connection is answered by it. And from SIGKILL until a connection is answered again. Meanwhile \
+         clients open connections as fast as they can. Ways take turns in each round.",
     );
-    for (quantity, title, unit, scale) in [
+    let (milliseconds, count) = (Unit::Milliseconds, Unit::Count);
+    let (drawn, undrawn) = (Scale::Logarithmic, Scale::Undrawn);
+    for (event, quantity, title, unit, scale) in [
+        (Event::Change, Quantity::Time, "Change: until a connection meets it", milliseconds, drawn),
+        (Event::Change, Quantity::Failed, "Change: failed connections of each", count, undrawn),
         (
-            Quantity::Time,
-            "From the order to the first connection",
-            Unit::Milliseconds,
-            Scale::Logarithmic,
-        ),
-        (Quantity::Failed, "Failed connections of a change", Unit::Count, Scale::Undrawn),
-        (Quantity::Connections, "All connections of a change", Unit::Count, Scale::Undrawn),
-        (
+            Event::Change,
             Quantity::Longest,
-            "The longest connection of a change",
-            Unit::Milliseconds,
-            Scale::Logarithmic,
+            "Change: longest connection of each",
+            milliseconds,
+            drawn,
         ),
+        (
+            Event::Crash,
+            Quantity::Time,
+            "Crash: until a connection is answered",
+            milliseconds,
+            drawn,
+        ),
+        (Event::Crash, Quantity::Failed, "Crash: failed connections of each", count, undrawn),
+        (Event::Crash, Quantity::Longest, "Crash: longest connection of each", milliseconds, drawn),
     ] {
         let mut table = Table::new(title, unit, scale);
         for kind in ALL {
+            let Some(name) = name(event, kind) else { continue };
             match absent.iter().find(|(absent, _)| *absent == kind) {
-                Some((_, why)) => table.not_measured(kind.name(), why.as_str()),
-                None => table.measured(kind.name(), figures.summary(&(kind, quantity))),
+                Some((_, why)) => table.not_measured(name, why.as_str()),
+                None => table.measured(name, figures.summary(&(event, kind, quantity))),
             }
         }
         section.tables.push(table);
     }
-    for kind in ALL {
-        let failed: f64 = figures.of(&(kind, Quantity::Failed)).iter().sum();
-        let all: f64 = figures.of(&(kind, Quantity::Connections)).iter().sum();
-        if all > 0.0 {
-            section.note(format!("{}: {failed:.0} of {all:.0} connections failed", kind.name()));
-        }
-        if kind.is_ours() && all > 0.0 {
-            let what = format!("{}: failed connections", kind.name());
-            section.target(&what, Unit::Count, 0.0, Some(failed));
+    for (event, kind) in
+        [Event::Change, Event::Crash].into_iter().flat_map(|event| ALL.map(|kind| (event, kind)))
+    {
+        let sum = |quantity| figures.of(&(event, kind, quantity)).iter().sum::<f64>();
+        let (failed, all) = (sum(Quantity::Failed), sum(Quantity::Connections));
+        let Some(name) = name(event, kind).filter(|_| all > 0.0) else { continue };
+        section.note(format!("{event:?}, {name}: {failed:.0} of {all:.0} connections failed"));
+        if kind.is_ours() {
+            section.target(
+                &format!("{event:?}, {name}: failed connections"),
+                Unit::Count,
+                0.0,
+                Some(failed),
+            );
         }
     }
     section.note(
         "Holdfast waits for 30 ms of quiet after a save before it reads, so that it never reads half of \
-         a deployment; SIGHUP does not wait.",
+         a deployment; SIGHUP does not wait. HAProxy as master and worker is not killed: by itself it ends \
+         when its worker does. A client that is refused tries again at once: how many failed says how long nobody served. What happens to connections that a former process still has is not \
+         measured: a proxy cuts them when it is killed.",
     );
     section
+}
+
+/// How a row is called; nothing of a kind that is not measured.
+fn name(event: Event, kind: Kind) -> Option<&'static str> {
+    match event {
+        Event::Change => Some(kind.name()),
+        Event::Crash => kind.crash_name(),
+    }
 }
 
 /// When an order was given.

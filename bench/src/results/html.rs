@@ -22,6 +22,7 @@ pub fn render(results: &Results) -> String {
 
 fn write_page(results: &Results, out: &mut String) -> fmt::Result {
     head(results, out)?;
+    contents(results, out)?;
     targets(results, out)?;
     for section in &results.sections {
         write_section(section, out)?;
@@ -44,13 +45,13 @@ fn head(results: &Results, out: &mut String) -> fmt::Result {
     write!(
         out,
         "<h1>Holdfast, measured</h1><p class=\"dim\">on {} · {} processors ({}), {} MiB, Linux {} · \
-         {:.0} minutes, load {} at the end</p>",
+         measured in {}, load {} at the end</p>",
         machine.time(),
         machine.processors,
         escape(&machine.processor),
         grouped(machine.memory_mib),
         escape(&machine.kernel),
-        results.took_s / 60.0,
+        took(results.took_s),
         escape(&machine.load)
     )?;
     if results.quick {
@@ -63,6 +64,24 @@ fn head(results: &Results, out: &mut String) -> fmt::Result {
          the median. What is compared took turns in the same rounds, and ratios are of figures of the \
          same round: what else the machine did has hit both. Times are this machine's.</p>",
     );
+    Ok(())
+}
+
+fn took(seconds: f64) -> String {
+    match seconds {
+        ..120.0 => format!("{seconds:.0} s"),
+        _ => format!("{:.0} minutes", seconds / 60.0),
+    }
+}
+
+fn contents(results: &Results, out: &mut String) -> fmt::Result {
+    out.push_str("<p>");
+    for (number, section) in results.sections.iter().enumerate() {
+        let comma = if number == 0 { "" } else { " · " };
+        let (name, title) = (escape(&section.name), escape(&section.title));
+        write!(out, "{comma}<a href=\"#{name}\">{title}</a>")?;
+    }
+    out.push_str("</p>");
     Ok(())
 }
 

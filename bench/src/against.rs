@@ -238,7 +238,7 @@ impl Scene {
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..self.connections {
             let exchange = if transport == Transport::Tcp { greeted } else { answered };
-            let both = exchange(address).with_context(|| format!("{}", way.name()))?;
+            let both = exchange(address).with_context(|| way.name())?;
             for (times, time) in times.iter_mut().zip(both) {
                 times.push(time.as_secs_f64() * 1e6);
             }

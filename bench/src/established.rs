@@ -219,9 +219,9 @@ fn section(figures: &Figures, absent: &[(Kind, String)]) -> Section {
         for quantity in protocol.quantities() {
             let ratio =
                 figures.ratio(&kind(Way::Holdfast, *quantity), &kind(Way::Direct, *quantity));
-            if *quantity == Quantity::Rate {
-                let found = (ratio.count > 0).then(|| (1.0 - ratio.p50) * 100.0);
-                let what = format!("{name}: how much less Holdfast's rate is than the direct one");
+            if matches!(quantity, Quantity::Rate | Quantity::P50) {
+                let found = (ratio.count > 0).then_some((1.0 - ratio.p50).abs() * 100.0);
+                let what = format!("{name}, {}: Holdfast and direct apart", quantity.name());
                 section.target(&what, Unit::Percent, APART_PERCENT, found);
             }
             apart.measured(quantity.name(), ratio);

@@ -34,14 +34,18 @@ const PLAN: [Planned; 7] = [
         quick: "--services 1,100 --rounds 2 --connections 10",
     },
     Planned { name: "against", whole: "--rounds 100", quick: "--rounds 2 --connections 5" },
-    Planned { name: "established", whole: "--rounds 40", quick: "--rounds 1 --commands 20000" },
+    Planned { name: "established", whole: "--rounds 30", quick: "--rounds 1 --commands 20000" },
     Planned {
         name: "takeover",
-        whole: "--sizes 10x10,1000x10,10000x10,65536x16 --kills 60",
+        whole: "--sizes 10x10,1000x10,10000x10,65536x16 --kills 40",
         quick: "--sizes 10x10 --kills 2",
     },
     Planned { name: "reload", whole: "--rounds 12", quick: "--rounds 1 --clients 1" },
-    Planned { name: "apply", whole: "", quick: "--size 100x10 --loads 2 --changes 1" },
+    Planned {
+        name: "apply",
+        whole: "--loads 15 --changes 30",
+        quick: "--size 100x10 --loads 2 --changes 1",
+    },
     Planned {
         name: "footprint",
         whole: "",

@@ -57,8 +57,11 @@ pub struct Arguments {
 enum Quantity {
     /// How long `connect(2)` takes, while no statistics are kept.
     Connect,
-    /// How long all programs that ran for a connection take together, while they are.
-    Runs,
+    /// How long a run of the program takes that `connect(2)` calls, while they are.
+    Program,
+    /// How long all programs take together that run from `connect(2)` to both ends' `close(2)`, less
+    /// what the statistics of an empty one cost for each run.
+    All,
 }
 
 type Figures = Rounds<(Case, Between, Quantity)>;
@@ -105,8 +108,7 @@ impl Scene {
             if !place.programs.is_empty() {
                 let _statistics = kernel::enable_statistics()?;
                 for (case, between) in kinds(place) {
-                    let time = self.runs(place, case, between)?;
-                    figures.add((case, between, Quantity::Runs), time);
+                    self.runs(place, (case, between), figures)?;
                 }
             }
         }
@@ -123,22 +125,43 @@ impl Scene {
         Ok(median(times))
     }
 
-    /// The mean time that the programs take for a connection, in nanoseconds.
-    fn runs(&self, place: &Place, case: Case, between: Between) -> anyhow::Result<f64> {
-        let all = || place.programs.iter().map(Runs::of).collect::<anyhow::Result<Vec<Runs>>>();
+    /// Adds the mean times that the programs take for a connection, in nanoseconds.
+    fn runs(
+        &self,
+        place: &Place,
+        (case, between): (Case, Between),
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        let all = || {
+            let runs = place.programs.iter().map(|program| Runs::of(&program.descriptor));
+            runs.collect::<anyhow::Result<Vec<Runs>>>()
+        };
         let before = all()?;
         self.connect(case, between)?;
-        let since = all()?.into_iter().zip(before).map(|(after, before)| after.since(before));
-        let (count, time_ns) =
-            since.fold((0, 0), |(count, time), runs| (count + runs.count, time + runs.time_ns));
+        let (mut own, mut together) = (Runs::default(), Runs::default());
+        for ((after, before), program) in all()?.into_iter().zip(before).zip(&place.programs) {
+            let runs = after.since(before);
+            together = together.and(runs);
+            own = if program.is_of_connect { own.and(runs) } else { own };
+        }
         ensure!(
-            count >= u64::from(self.connections),
-            "{} {}: programs ran {count} times in {} connections",
+            own.count == u64::from(self.connections),
+            "{} {}: the program ran {} times in {} connections",
             case.name(),
             between.name(),
+            own.count,
             self.connections
         );
-        Ok(time_ns as f64 / f64::from(self.connections))
+        let each = |runs: Runs| runs.time_ns as f64 / f64::from(self.connections);
+        figures.add((case, between, Quantity::Program), each(own));
+        // The statistics cost each run as much as a run of the empty program, whose turn may come later
+        // in the round: the round before then.
+        let empty = figures.of(&(case, Between::Empty, Quantity::Program)).last().copied();
+        let runs = together.count as f64 / f64::from(self.connections);
+        if let Some(empty) = empty {
+            figures.add((case, between, Quantity::All), each(together) - runs * empty);
+        }
+        Ok(())
     }
 
     /// Each kind of connection gets where it should: a service that is not governed would be refused.
@@ -181,12 +204,15 @@ fn section(figures: &Figures, services: &[u32]) -> Section {
         "One thread connects fresh sockets to itself, from cgroups without a program, with an empty \
          one, and with an instance for each number of services, all there at once. A figure is the \
          median of a hundred connections in a round; a program's is what the kernel's statistics say, \
-         less an empty program's in the same round.",
+         less what they say of an empty program.",
     );
-    let tables = [runs, connects];
+    let tables = [runs, all, connects];
     let all = tables.into_iter().flat_map(|of| Case::ALL.map(|case| of(figures, case, services)));
     section.tables.extend(all);
     growth(figures, services, &mut section);
+    section.note(
+        "Client and server are in the same cgroup, so the programs that follow a socket run for both ends.",
+    );
     section.note(
         "With the most services there is no room for IPv6 in the largest file that is read, so their \
          rows are IPv4's only.",
@@ -204,15 +230,29 @@ fn governed(services: &[u32]) -> impl Iterator<Item = Between> {
 }
 
 fn runs(figures: &Figures, case: Case, services: &[u32]) -> Table {
-    let title = format!("{}: run time of the programs, above an empty one", case.name());
+    let title = format!("{}: run time of the connect program, above an empty one", case.name());
     let mut table = Table::new(&title, Unit::Nanoseconds, Scale::Linear);
-    let base = (case, Between::Empty, Quantity::Runs);
-    let has_case = |between: &Between| !figures.of(&(case, *between, Quantity::Runs)).is_empty();
-    for between in governed(services).filter(has_case) {
-        let kind = (case, between, Quantity::Runs);
-        table.measured(between.name(), figures.difference(&kind, &base));
+    let base = (case, Between::Empty, Quantity::Program);
+    for between in governed(services) {
+        let kind = (case, between, Quantity::Program);
+        if !figures.of(&kind).is_empty() {
+            table.measured(between.name(), figures.difference(&kind, &base));
+        }
     }
     table.measured("an empty program, statistics included", figures.summary(&base));
+    table
+}
+
+fn all(figures: &Figures, case: Case, services: &[u32]) -> Table {
+    let title =
+        format!("{}: run time of all programs, from connect(2) to both close(2)", case.name());
+    let mut table = Table::new(&title, Unit::Nanoseconds, Scale::Linear);
+    for between in governed(services) {
+        let kind = (case, between, Quantity::All);
+        if !figures.of(&kind).is_empty() {
+            table.measured(between.name(), figures.summary(&kind));
+        }
+    }
     table
 }
 
@@ -244,14 +284,16 @@ fn growth(figures: &Figures, services: &[u32], section: &mut Section) {
         let (Some(fewest), Some(most)) = (services.iter().min(), services.iter().max()) else {
             continue;
         };
-        let plain = (case, Between::Governed(*fewest), Quantity::Runs);
-        let above = figures.difference(&plain, &(case, Between::Empty, Quantity::Runs));
-        let what = format!("{}: run time of the programs, {}", case.name(), plain.1.name());
+        let plain = (case, Between::Governed(*fewest), Quantity::Program);
+        let above = figures.difference(&plain, &(case, Between::Empty, Quantity::Program));
+        let what = format!("{}: run time of the connect program, {}", case.name(), plain.1.name());
         section.target(&what, Unit::Nanoseconds, PLAIN_NS, (above.count > 0).then_some(above.p50));
         if fewest == most {
             continue;
         }
-        for (quantity, of) in [(Quantity::Connect, "connect(2)"), (Quantity::Runs, "programs")] {
+        for (quantity, of) in
+            [(Quantity::Connect, "connect(2)"), (Quantity::Program, "its program")]
+        {
             for (between, how) in [
                 (Between::Governed(*most), "always the same service"),
                 (Between::Turns(*most), "another service each time"),

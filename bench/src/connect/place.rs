@@ -8,6 +8,7 @@ use holdfast_bpf::object;
 use holdfast_lab::{Lab, Supervisor};
 use holdfast_protocol::control::{LinkStatus, Status};
 use holdfast_protocol::handover::ConfigState;
+use holdfast_protocol::kernel::program;
 use holdfast_protocol::manifest::Kind;
 
 use super::case::{self, Family};
@@ -37,11 +38,19 @@ pub enum Between {
 pub struct Place {
     /// Where.
     pub cgroup: PathBuf,
-    /// What runs there, by descriptor.
-    pub programs: Vec<OwnedFd>,
+    /// What runs there.
+    pub programs: Vec<Program>,
     /// What is measured there.
     pub between: Vec<Between>,
     _held: Held,
+}
+
+/// A program, and whether it is the one that `connect(2)` calls.
+pub struct Program {
+    /// By descriptor.
+    pub descriptor: OwnedFd,
+    /// Others run when something happens to the socket later.
+    pub is_of_connect: bool,
 }
 
 /// What keeps a place as it is.
@@ -82,7 +91,10 @@ impl Place {
     pub fn empty(lab: &Lab) -> anyhow::Result<Self> {
         let cgroup = beside(lab, "empty")?;
         let empty = [Empty::attach(&cgroup, Family::V4)?, Empty::attach(&cgroup, Family::V6)?];
-        let copy = |it: &Empty| it.program.try_clone().context("cannot copy a descriptor");
+        let copy = |it: &Empty| {
+            let descriptor = it.program.try_clone().context("cannot copy a descriptor")?;
+            Ok(Program { descriptor, is_of_connect: true })
+        };
         let programs = empty.iter().map(copy).collect::<anyhow::Result<_>>()?;
         let held = Held::Programs { _empty: empty };
         Ok(Self { cgroup, programs, between: vec![Between::Empty], _held: held })
@@ -99,8 +111,12 @@ impl Place {
             status.config.state == ConfigState::InForce && status.services >= services
         };
         let status = supervisor.wait_until("the services to be in force", is_in_force)?;
-        let program = |link: &LinkStatus| object::by_id(Kind::Program, link.prog_id);
-        let programs = status.links.iter().map(program).collect::<Result<_, _>>()?;
+        let program = |link: &LinkStatus| {
+            let descriptor = object::by_id(Kind::Program, link.prog_id)?;
+            let is_of_connect = [program::CONNECT4, program::CONNECT6].contains(&&*link.name);
+            Ok(Program { descriptor, is_of_connect })
+        };
+        let programs = status.links.iter().map(program).collect::<anyhow::Result<_>>()?;
         let between =
             [Between::Untouched, Between::Governed, Between::Turns].map(|of| of(services));
         let held = Held::Instance { _supervisor: supervisor };

@@ -155,6 +155,11 @@ fn section(figures: &Rounds<(Size, Kind)>, floor: Vec<f64>, arguments: &Argument
         section.note(format!("{} threads computed all the while", arguments.busy));
     }
     section.note(
+        "A worker that follows a killed one is told what is in force and compiles it after its grant. With \
+         SIGHUP it compiles first, because it is to put in force what is on disk; the former one serves \
+         meanwhile. So it is with a supervisor that starts.",
+    );
+    section.note(
         "Whoever starts a killed supervisor again, a service manager for one, adds its own time; here it \
          is started at once. It runs a loader, most of whose time is the kernel's verifier.",
     );

@@ -8,9 +8,11 @@
 //!
 //! - [`mechanism`]: what orders a change where.
 //! - [`clients`]: connections, each counted.
+//! - [`tables`]: what was measured, as tables (pure).
 
 mod clients;
 mod mechanism;
+mod tables;
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ use holdfast_lab::{Attempt, Backend, Lab, Target, attempt};
 use self::clients::Clients;
 use self::mechanism::{ALL, Kind, Mechanism};
 use crate::peers::Missing;
-use crate::results::{Scale, Section, Table, Unit};
+use crate::results::Section;
 use crate::rounds::{Rounds, turns};
 
 /// How long a change may take to be seen.
@@ -85,7 +87,7 @@ pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
             }
         }
     }
-    Ok(section(&figures, &absent))
+    Ok(tables::section(&figures, &absent))
 }
 
 /// One event.
@@ -134,79 +136,6 @@ impl Scene<'_> {
         add(Quantity::Failed, (counted.failed + failed) as f64);
         add(Quantity::Longest, counted.longest.as_secs_f64() * 1e3);
         Ok(())
-    }
-}
-
-fn section(figures: &Figures, absent: &[(Kind, String)]) -> Section {
-    let mut section = Section::new(
-        "reload",
-        "A new configuration or a crash, and connections that fail meanwhile",
-        "Two backends, and a configuration that names the other one at each change: from the order until \
-         a connection is answered by it. And from SIGKILL until a connection is answered again. Meanwhile \
-         clients open connections as fast as they can. Ways take turns in each round.",
-    );
-    let (milliseconds, count) = (Unit::Milliseconds, Unit::Count);
-    let (drawn, undrawn) = (Scale::Logarithmic, Scale::Undrawn);
-    for (event, quantity, title, unit, scale) in [
-        (Event::Change, Quantity::Time, "Change: until a connection meets it", milliseconds, drawn),
-        (Event::Change, Quantity::Failed, "Change: failed connections of each", count, undrawn),
-        (
-            Event::Change,
-            Quantity::Longest,
-            "Change: longest connection of each",
-            milliseconds,
-            drawn,
-        ),
-        (
-            Event::Crash,
-            Quantity::Time,
-            "Crash: until a connection is answered",
-            milliseconds,
-            drawn,
-        ),
-        (Event::Crash, Quantity::Failed, "Crash: failed connections of each", count, undrawn),
-        (Event::Crash, Quantity::Longest, "Crash: longest connection of each", milliseconds, drawn),
-    ] {
-        let mut table = Table::new(title, unit, scale);
-        for kind in ALL {
-            let Some(name) = name(event, kind) else { continue };
-            match absent.iter().find(|(absent, _)| *absent == kind) {
-                Some((_, why)) => table.not_measured(name, why.as_str()),
-                None => table.measured(name, figures.summary(&(event, kind, quantity))),
-            }
-        }
-        section.tables.push(table);
-    }
-    for (event, kind) in
-        [Event::Change, Event::Crash].into_iter().flat_map(|event| ALL.map(|kind| (event, kind)))
-    {
-        let sum = |quantity| figures.of(&(event, kind, quantity)).iter().sum::<f64>();
-        let (failed, all) = (sum(Quantity::Failed), sum(Quantity::Connections));
-        let Some(name) = name(event, kind).filter(|_| all > 0.0) else { continue };
-        section.note(format!("{event:?}, {name}: {failed:.0} of {all:.0} connections failed"));
-        if kind.is_ours() {
-            section.target(
-                &format!("{event:?}, {name}: failed connections"),
-                Unit::Count,
-                0.0,
-                Some(failed),
-            );
-        }
-    }
-    section.note(
-        "Holdfast waits for 30 ms of quiet after a save before it reads, so that it never reads half of \
-         a deployment; SIGHUP does not wait. HAProxy as master and worker is not killed: by itself it ends \
-         when its worker does. A client that is refused tries again at once: how many failed says how long nobody served. What happens to connections that a former process still has is not \
-         measured: a proxy cuts them when it is killed.",
-    );
-    section
-}
-
-/// How a row is called; nothing of a kind that is not measured.
-fn name(event: Event, kind: Kind) -> Option<&'static str> {
-    match event {
-        Event::Change => Some(kind.name()),
-        Event::Crash => kind.crash_name(),
     }
 }
 

@@ -90,12 +90,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make {}", arguments.out.display()))?;
     let (begin, began) = (Instant::now(), Machine::here());
-    let mut sections = Vec::new();
+    let (mut sections, mut is_interrupted) = (Vec::new(), false);
     for planned in PLAN.iter().filter(is_wanted) {
-        match measure(planned, arguments)? {
-            Some(section) => sections.push(section),
-            None => return Ok(ExitCode::from(INTERRUPTED)),
-        }
+        // What was measured before is not lost.
+        let section = if is_interrupted { None } else { measure(planned, arguments)? };
+        is_interrupted = section.is_none();
+        let absent = || Section::not_measured(planned.name, "the run was interrupted");
+        sections.push(section.unwrap_or_else(absent));
     }
     let is_measured = sections.iter().all(Section::is_measured);
     let results = Results {
@@ -113,6 +114,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     results.write_json(&json)?;
     results.write_html(&html)?;
     println!("\nwrote {} and {}", json.display(), html.display());
+    if is_interrupted {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     ensure!(is_measured, "a measurement could not be made; its complaint is above and in the page");
     Ok(ExitCode::SUCCESS)
 }

@@ -99,7 +99,7 @@ pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
     let busy = Busy::start(arguments.busy);
     let mut random = Random::new(1);
     let mut figures = Rounds::default();
-    let mut floor = Vec::new();
+    let (mut floor, mut absent) = (Vec::new(), Vec::new());
     for size in arguments.sizes.iter().copied() {
         let path = size.write(lab)?;
         let wanted = match size.all_endpoints() >= LARGE_ENDPOINTS {
@@ -109,24 +109,36 @@ pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
         for done in (0..wanted).step_by(BLOCK) {
             let scene = Scene { lab, path: &path, size, count: (wanted - done).min(BLOCK) };
             for kind in KINDS {
+                if absent.iter().any(|(of, other, _)| (*of, *other) == (size, kind)) {
+                    continue;
+                }
                 let durations = match kind {
                     Kind::Supervisor => scene.end_supervisors(&mut random),
                     Kind::Cold | Kind::Standby | Kind::Reload => {
                         scene.end_workers(kind, &mut random)
                     }
                 };
-                for duration in durations.with_context(|| format!("{kind:?} with {size}"))? {
-                    figures.add((size, kind), milliseconds(duration));
+                // One that cannot be had must not take the others with it.
+                match durations {
+                    Ok(durations) => durations
+                        .into_iter()
+                        .for_each(|duration| figures.add((size, kind), milliseconds(duration))),
+                    Err(error) => absent.push((size, kind, format!("{error:#}"))),
                 }
                 floor.push(milliseconds(kill_bystander()?));
             }
         }
     }
     busy.stop();
-    Ok(section(&figures, floor, arguments))
+    Ok(section(&figures, (floor, &absent), arguments))
 }
 
-fn section(figures: &Rounds<(Size, Kind)>, floor: Vec<f64>, arguments: &Arguments) -> Section {
+/// All of it, with what could not be measured.
+fn section(
+    figures: &Rounds<(Size, Kind)>,
+    (floor, absent): (Vec<f64>, &[(Size, Kind, String)]),
+    arguments: &Arguments,
+) -> Section {
     let mut section = Section::new(
         "takeover",
         "From the end of a worker to the next one's grant",
@@ -137,7 +149,15 @@ fn section(figures: &Rounds<(Size, Kind)>, floor: Vec<f64>, arguments: &Argument
     for kind in KINDS {
         let mut table = Table::new(kind.name(), Unit::Milliseconds, kind.scale());
         for size in &arguments.sizes {
-            table.measured(size.to_string(), figures.summary(&(*size, kind)));
+            // What failed in a later block stays beside what was measured before.
+            let is_it = |(of, other, _): &&(Size, Kind, String)| (of, *other) == (size, kind);
+            if let Some((_, _, why)) = absent.iter().find(is_it) {
+                table.not_measured(format!("{size}: ended early"), why.as_str());
+            }
+            let summary = figures.summary(&(*size, kind));
+            if summary.count > 0 {
+                table.measured(size.to_string(), summary);
+            }
         }
         section.tables.push(table);
     }

@@ -10,7 +10,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC = RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build $(LOCKED) --release --target $(HOST)
 
-.PHONY: help demo bench chaos test check build image ebpf fuzz fmt setup
+# How long `make soak` goes on: 10m, 1h, 24h.
+SOAK ?= 1h
+
+.PHONY: help demo bench bench-quick peers chaos soak test check build image ebpf fuzz fmt setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,14 +21,24 @@ help: ## list the targets
 demo: build ## show the main job: 15 seconds of worker kills under connect load
 	@$(TARGET)/release/holdfast-chaos demo
 
-bench: build ## measure on this machine how long a takeover takes, and what a connection costs
-	@$(TARGET)/release/holdfast-bench takeover
-	@$(TARGET)/release/holdfast-bench connect
+bench: build peers ## measure everything on this machine, for some 20 minutes; JSON and page in bench/results
+	@$(TARGET)/release/holdfast-bench all --out bench/results
+
+bench-quick: build ## half a minute of the same: it shows that everything can be measured, and no figures
+	@$(TARGET)/release/holdfast-bench all --quick --out $(TARGET)/bench
+
+peers: ## install what Holdfast is measured against: HAProxy, nginx, Envoy and the like
+	@tools/peers $(TARGET)/peers
 
 chaos: build ## 60 seconds of every fault under load; report and page in target/chaos
 	@mkdir -p $(TARGET)/chaos
 	@$(TARGET)/release/holdfast-chaos run --duration 60s \
 		--report $(TARGET)/chaos/report.json --html $(TARGET)/chaos/report.html
+
+soak: build ## an hour of the same, or SOAK=10m; judges that memory and descriptors stay flat too
+	@mkdir -p $(TARGET)/soak
+	@$(TARGET)/release/holdfast-chaos run --duration $(SOAK) \
+		--report $(TARGET)/soak/report.json --html $(TARGET)/soak/report.html
 
 test: build image ## build and pass every test (root: real eBPF, namespaces and cgroups)
 	$(CARGO) test $(LOCKED) --workspace

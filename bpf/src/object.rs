@@ -46,6 +46,8 @@ pub struct ProgramInfo {
     pub run_time_ns: u64,
     /// Runs while statistics were enabled.
     pub run_count: u64,
+    /// Instructions that the kernel's verifier looked at when the program was loaded.
+    pub verified_instructions: u32,
 }
 
 /// What the kernel says about a link.
@@ -107,6 +109,9 @@ struct RawProgramInfo {
     prog_tags: u64,
     run_time_ns: u64,
     run_count: u64,
+    recursion_misses: u64,
+    verified_instructions: u32,
+    attach_btf_object: u32,
 }
 
 /// `struct bpf_link_info`, its beginning and the cgroup member of its union.
@@ -127,6 +132,7 @@ const _: () = {
     assert!(std::mem::offset_of!(RawProgramInfo, map_ids) == 56);
     assert!(std::mem::offset_of!(RawProgramInfo, name) == 64);
     assert!(std::mem::offset_of!(RawProgramInfo, run_time_ns) == 192);
+    assert!(std::mem::offset_of!(RawProgramInfo, verified_instructions) == 0xd8);
     assert!(std::mem::offset_of!(RawLinkInfo, cgroup_id) == 16);
 };
 
@@ -213,6 +219,7 @@ pub fn program_info(fd: BorrowedFd<'_>) -> Result<ProgramInfo, BpfError> {
         map_ids: map_ids[..count].to_vec(),
         run_time_ns: info.run_time_ns,
         run_count: info.run_count,
+        verified_instructions: info.verified_instructions,
     })
 }
 

@@ -33,6 +33,8 @@ pub struct History {
     pub kernel: Kernel,
     /// What the kernel counted.
     pub counters: Counters,
+    /// What the processes took, again and again.
+    pub resources: Vec<Sample>,
     /// How it ended.
     pub ending: Ending,
 }
@@ -242,6 +244,26 @@ pub struct Counters {
     pub went_back: Vec<String>,
     /// Connections sent to an endpoint, at the end, of all services together.
     pub connections: u64,
+}
+
+/// What supervisor and worker took at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub at_us: u64,
+    /// The supervisor.
+    pub supervisor: Taken,
+    /// The worker that writes.
+    pub worker: Taken,
+}
+
+/// What a process took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Its proportional set size.
+    pub memory_kib: u64,
+    /// Its open descriptors.
+    pub descriptors: usize,
 }
 
 /// How it ended.

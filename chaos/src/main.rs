@@ -144,17 +144,16 @@ fn arbitrary_seed() -> u64 {
 const LONGEST_SECONDS: u64 = 24 * 60 * 60;
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.strip_suffix('m') {
-        Some(minutes) => (minutes, 60),
-        None => (text.strip_suffix('s').unwrap_or(text), 1),
-    };
+    let units = [('h', 60 * 60), ('m', 60), ('s', 1)];
+    let with_unit = |(name, seconds)| Some((text.strip_suffix(name)?, seconds));
+    let (number, unit) = units.into_iter().find_map(with_unit).unwrap_or((text, 1));
     number
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(unit))
         .filter(|seconds| (1..=LONGEST_SECONDS).contains(seconds))
         .map(Duration::from_secs)
-        .ok_or_else(|| "write seconds or minutes, up to a day: 15s, 2m".to_owned())
+        .ok_or_else(|| "write seconds, minutes or hours, up to a day: 15s, 2m, 1h".to_owned())
 }
 
 #[cfg(test)]
@@ -173,7 +172,8 @@ mod tests {
         assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
         assert_eq!(duration("15"), Ok(Duration::from_secs(15)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "0", "0s", "-1s", "1.5s", "15h", "86401", "999999999999999999m"] {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        for wrong in ["", "s", "0", "0s", "-1s", "1.5s", "25h", "86401", "999999999999999999m"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

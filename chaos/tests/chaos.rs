@@ -40,12 +40,14 @@ fn every_promise_is_kept_under_every_fault_and_a_report_is_replayed() -> TestRes
 
     let report = read(&json)?;
     let verdicts = report["verdicts"].as_array().ok_or("no verdicts")?;
-    assert_eq!(verdicts.len(), 9);
+    assert_eq!(verdicts.len(), 10);
     assert!(verdicts.iter().all(|it| it["complaints"] == Value::Array(vec![])), "{verdicts:?}");
     let injected = report["history"]["injected"].as_array().ok_or("nothing injected")?;
     let kinds: std::collections::BTreeSet<&str> =
         injected.iter().filter_map(|it| it["fault"].as_str()).collect();
     assert!(kinds.len() >= 8, "{kinds:?}");
+    let samples = report["history"]["resources"].as_array().ok_or("no samples")?;
+    assert!(samples.len() >= 5, "{samples:?}");
     let reached = report["history"]["connections"]["tcp"]["reached"].as_u64();
     assert!(reached.is_some_and(|reached| reached > 1_000), "{reached:?}");
 

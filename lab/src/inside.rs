@@ -3,7 +3,6 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -11,9 +10,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::binaries;
 use crate::error::LabError;
-use crate::patch::{
-    CGROUP_VARIABLE, CONTROL, DIRECTORY_VARIABLE, GOVERNED, die_with_parent, join, process_list,
-};
+use crate::patch::{CGROUP_VARIABLE, CONTROL, DIRECTORY_VARIABLE, GOVERNED, in_cgroup};
 use crate::supervisor::Launch;
 
 /// Name of the instance in every lab: each has a bpffs, a state and a run directory of its own.
@@ -144,16 +141,7 @@ impl Lab {
     ///
     /// When the cgroup's path cannot be used.
     pub fn beside(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, LabError> {
-        let processes = process_list(&self.control())?;
-        let mut command = Command::new(program);
-        // SAFETY: both make only system calls, on memory that was allocated before the fork.
-        unsafe {
-            command.pre_exec(move || {
-                join(&processes)?;
-                die_with_parent()
-            })
-        };
-        Ok(command)
+        in_cgroup(program, &self.control())
     }
 
     /// Runs `holdfast uninstall` on this lab to its end.

@@ -19,6 +19,7 @@
 //! - [`census`]: what an instance has in the kernel and on disk.
 //! - [`stranger`]: a process that gets the id of one that has gone.
 //! - [`memory`]: a memory cgroup of its own.
+//! - [`machine`], [`page`]: where something was measured, and how pages about it look.
 //! - [`process`], [`cgroup`], [`binaries`], [`random`], [`wait`]: what the above stand on.
 //!
 //! **Architecture Invariant:** nothing is sent to an address outside the patch's own network
@@ -34,7 +35,9 @@ pub mod error;
 pub mod handover;
 pub mod inside;
 pub mod load;
+pub mod machine;
 pub mod memory;
+pub mod page;
 pub mod patch;
 pub mod process;
 pub mod program;

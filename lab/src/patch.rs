@@ -199,6 +199,24 @@ fn enter(processes: &CString) -> io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?)
 }
 
+/// A command that runs in `cgroup`, and is killed when the thread that starts it ends.
+///
+/// # Errors
+///
+/// When the cgroup's path cannot be used.
+pub fn in_cgroup(program: impl AsRef<std::ffi::OsStr>, cgroup: &Path) -> Result<Command, LabError> {
+    let processes = process_list(cgroup)?;
+    let mut command = Command::new(program);
+    // SAFETY: both make only system calls, on memory that was allocated before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            join(&processes)?;
+            die_with_parent()
+        })
+    };
+    Ok(command)
+}
+
 /// Moves the calling process to a cgroup. Between fork and exec: it allocates nothing.
 pub(crate) fn join(processes: &CString) -> io::Result<()> {
     // SAFETY: the path ends with a zero byte and outlives the call.

@@ -1,5 +1,6 @@
 //! A program that runs itself again, with the same arguments, inside a patch.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
@@ -18,11 +19,23 @@ use crate::patch::{End, Patch};
 ///
 /// When the patch cannot be made, the program cannot be run, or something of the patch stays.
 pub fn rerun(deadline: Duration) -> Result<End, LabError> {
+    inside(std::env::args_os().skip(1), deadline)
+}
+
+/// The same with other arguments.
+///
+/// # Errors
+///
+/// As [`rerun`].
+pub fn inside(
+    arguments: impl IntoIterator<Item = OsString>,
+    deadline: Duration,
+) -> Result<End, LabError> {
     let patch = Patch::new()?;
     let interrupt = interrupt()?;
     let own = std::env::current_exe().map_err(LabError::system("find this program"))?;
     let mut inside = Command::new(own);
-    inside.args(std::env::args_os().skip(1));
+    inside.args(arguments);
     let end = patch.run(inside, deadline, Some(interrupt.as_fd()))?;
     patch.remove()?;
     Ok(end)

@@ -114,6 +114,8 @@ fn begin(arguments: &Run) -> Result<Provisions, Failure> {
         let what = format!("cannot use the directory {}", directory.display());
         instance::make_private(directory).map_err(Failure::doing(&what))?;
     }
+    // A lock may have to be waited for, and who asks for a reload meanwhile must not end this process.
+    let signals = capture()?;
     let instance = Lock::of_instance(places)?;
     let group = settings.control_group.as_ref();
     for (directory, group) in [(&places.run, group), (&places.state, None)] {
@@ -124,7 +126,6 @@ fn begin(arguments: &Run) -> Result<Provisions, Failure> {
         let (closed, mend) = (closed.display(), "chmod o+x, or RuntimeDirectoryMode=0711");
         tracing::warn!(%closed, mend, "members of the control group do not get to the socket");
     }
-    let signals = capture()?;
     // Another run directory is another lock, but the pins are the same.
     let mut pinned = Lock::of_pins(places)?;
     if places.uninstall_intent().exists() {

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use serde::Serialize;
-
 /// The port of every service, and the one of the backend.
 const FRONTEND_PORT: u16 = 80;
 const BACKEND_PORT: u16 = 18080;
@@ -11,9 +9,11 @@ const BACKEND_PORT: u16 = 18080;
 /// Services go by turns, in steps of this prime: the next one is never in a cache line with the last.
 const STRIDE: u32 = 7919;
 
+/// Most services that have an address of each family.
+const MOST_OF_BOTH_FAMILIES: u32 = 16_384;
+
 /// TCP, or UDP with connected sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
     Tcp,
@@ -22,8 +22,7 @@ pub enum Transport {
 }
 
 /// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -32,7 +31,7 @@ pub enum Family {
 }
 
 /// A kind of connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
     /// How.
     pub transport: Transport,
@@ -52,10 +51,10 @@ impl Case {
     /// How it is called in a table.
     pub const fn name(self) -> &'static str {
         match (self.transport, self.family) {
-            (Transport::Tcp, Family::V4) => "tcp v4",
-            (Transport::Udp, Family::V4) => "udp v4",
-            (Transport::Tcp, Family::V6) => "tcp v6",
-            (Transport::Udp, Family::V6) => "udp v6",
+            (Transport::Tcp, Family::V4) => "TCP, IPv4",
+            (Transport::Udp, Family::V4) => "UDP, IPv4",
+            (Transport::Tcp, Family::V6) => "TCP, IPv6",
+            (Transport::Udp, Family::V6) => "UDP, IPv6",
         }
     }
 }
@@ -84,16 +83,35 @@ fn address(family: Family, number: u32) -> IpAddr {
     }
 }
 
-/// A configuration with this many services, each of TCP and UDP, IPv4 and IPv6.
+/// Whether a configuration with this many services has IPv6 addresses too: the largest file that is
+/// read has no room for them in the largest number of services.
+const fn has_v6(services: u32) -> bool {
+    services <= MOST_OF_BOTH_FAMILIES
+}
+
+/// The kinds of connection that there are with this many services.
+pub fn cases(services: u32) -> impl Iterator<Item = Case> {
+    let both = has_v6(services);
+    Case::ALL.into_iter().filter(move |case| both || case.family == Family::V4)
+}
+
+/// A configuration with this many services, each of TCP and UDP.
 pub fn configuration(services: u32) -> String {
     let service = |number: u32| {
         let [v4, v6] = [Family::V4, Family::V6].map(|family| address(family, number));
         let [to4, to6] = [Family::V4, Family::V6].map(|family| backend(family).ip());
+        let (addresses, endpoints) = match has_v6(services) {
+            true => (
+                format!("{v4}, \"{v6}\""),
+                format!("{{ address: {to4} }}, {{ address: \"{to6}\" }}"),
+            ),
+            false => (v4.to_string(), format!("{{ address: {to4} }}")),
+        };
         format!(
-            "  - name: s{number}\n    addresses: [{v4}, \"{v6}\"]\n    ports:\n      \
+            "  - name: s{number}\n    addresses: [{addresses}]\n    ports:\n      \
              - {{ name: tcp, port: {FRONTEND_PORT}, target_port: {BACKEND_PORT} }}\n      \
              - {{ name: udp, port: {FRONTEND_PORT}, target_port: {BACKEND_PORT}, protocol: udp }}\n    \
-             endpoints: [{{ address: {to4} }}, {{ address: \"{to6}\" }}]\n"
+             endpoints: [{endpoints}]\n"
         )
     };
     (0..services).map(service).fold(String::from("services:\n"), |text, service| text + &service)
@@ -121,5 +139,13 @@ mod tests {
             text.contains("endpoints: [{ address: 127.0.0.1 }, { address: \"::1\" }]"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_largest_configuration_fits_the_largest_file() {
+        let (least, most) = (configuration(1_000), configuration(65_536));
+        assert!(most.len() <= 16 * 1024 * 1024, "{}", most.len());
+        assert!(most.len() / 65_536 < least.len() / 1_000, "it has one family only");
+        assert_eq!((cases(1_000).count(), cases(65_536).count()), (4, 2));
     }
 }

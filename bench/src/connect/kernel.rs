@@ -94,7 +94,7 @@ impl Empty {
 }
 
 /// How often a program has run while statistics were enabled, and for how long altogether.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Runs {
     /// Runs.
     pub count: u64,
@@ -107,6 +107,11 @@ impl Runs {
     pub fn of(program: &OwnedFd) -> anyhow::Result<Self> {
         let info = object::program_info(program.as_fd())?;
         Ok(Self { count: info.run_count, time_ns: info.run_time_ns })
+    }
+
+    /// These and `others`.
+    pub const fn and(self, others: Self) -> Self {
+        Self { count: self.count + others.count, time_ns: self.time_ns + others.time_ns }
     }
 
     /// Those since `before`.

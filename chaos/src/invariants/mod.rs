@@ -3,6 +3,7 @@
 //! Each gives what it complains of; nothing means that it was kept. What a window of the history
 //! declares impossible is excused, and nothing else is.
 
+mod flat;
 mod g1;
 mod g2;
 mod g3;
@@ -35,7 +36,7 @@ pub struct Verdict {
 type Invariant = fn(&History) -> Vec<String>;
 
 /// Every invariant.
-const ALL: [(&str, &str, Invariant); 9] = [
+const ALL: [(&str, &str, Invariant); 10] = [
     ("G1", "after each fault the state before it comes back by itself", g1::restored),
     ("G2", "connections made meanwhile are governed: none failed, refused or reset", g2::governed),
     ("G3", "each save comes into force, and nobody reaches what it removed", g3::newest),
@@ -45,6 +46,7 @@ const ALL: [(&str, &str, Invariant); 9] = [
     ("G7", "what is programmed is wholly what the configuration says", g7::whole),
     ("G8", "there are never two writers", g8::one_writer),
     ("G9", "whoever writes has no privilege", g9::no_privilege),
+    ("flat", "in runs of ten minutes and more, memory and descriptors stay flat", flat::flat),
 ];
 
 /// What every invariant says about `history`.

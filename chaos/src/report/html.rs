@@ -2,12 +2,14 @@
 
 use std::fmt::{self, Write};
 
+use holdfast_lab::page::{self, escape, grouped};
+
 use super::Report;
-use super::figures::{bytes, faults, grouped, ms, saves, takeovers, troubles, windows};
-use super::timeline::{draw, escape};
+use super::figures::{bytes, faults, ms, saves, takeovers, troubles, windows};
+use super::timeline::draw;
 use crate::history::Percentiles;
 
-/// How it looks, in light and dark.
+/// How the drawing looks.
 const STYLE: &str = include_str!("page.css");
 
 /// What the colours of the drawing mean.
@@ -21,7 +23,7 @@ const LEGEND: [(&str, &str); 6] = [
 ];
 
 /// The page.
-pub fn page(report: &Report) -> String {
+pub fn render(report: &Report) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write_page(report, &mut out);
@@ -29,12 +31,7 @@ pub fn page(report: &Report) -> String {
 }
 
 fn write_page(report: &Report, out: &mut String) -> fmt::Result {
-    write!(
-        out,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>Holdfast under faults</title><style>{STYLE}</style></head><body>"
-    )?;
+    out.push_str(&page::begin("Holdfast under faults", STYLE));
     head(report, out)?;
     cards(report, out)?;
     write!(out, "<h2>Timeline</h2><figure>{}", draw(&report.history))?;
@@ -43,12 +40,13 @@ fn write_page(report: &Report, out: &mut String) -> fmt::Result {
         write!(out, "<span><i style=\"background:var({colour})\"></i>{what}</span>")?;
     }
     out.push_str("</div></figure>");
+    curves(report, out)?;
     promises(report, out)?;
     takeover_table(report, out)?;
     fault_table(report, out)?;
     declarations(report, out)?;
     again(report, out)?;
-    out.push_str("</body></html>\n");
+    out.push_str(page::END);
     Ok(())
 }
 
@@ -96,6 +94,17 @@ fn cards(report: &Report, out: &mut String) -> fmt::Result {
     let hits = history.injected.iter().filter(|fault| fault.hit).count();
     card(grouped(hits as u64), "faults", "")?;
     out.push_str("</div>");
+    Ok(())
+}
+
+fn curves(report: &Report, out: &mut String) -> fmt::Result {
+    if let Some(drawing) = super::curves::draw(&report.history) {
+        write!(
+            out,
+            "<h2>Memory and descriptors</h2><figure>{drawing}</figure><p class=\"dim\">Once a second, \
+             of the supervisor and of the worker that writes.</p>"
+        )?;
+    }
     Ok(())
 }
 

@@ -1,13 +1,12 @@
 //! What a run came to: as JSON, as one HTML page, as lines for a terminal.
 //!
-//! - [`machine`]: where it ran.
 //! - [`figures`]: the figures that all forms show.
-//! - [`html`], [`timeline`]: the page, and the drawing in it.
+//! - [`html`], [`timeline`], [`curves`]: the page, and the drawings in it.
 //! - [`text`]: the lines.
 
+mod curves;
 mod figures;
 mod html;
-mod machine;
 mod text;
 mod timeline;
 
@@ -15,15 +14,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use holdfast_lab::machine::Machine;
 use serde::{Deserialize, Serialize};
 
-pub use self::machine::Machine;
 use crate::history::History;
 use crate::invariants::{Verdict, judge};
 use crate::run::Script;
 
 /// Version of the JSON's form; another one is not read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Largest report that is read, in bytes: a day's is some hundred megabytes.
 const LARGEST_BYTES: u64 = 1 << 30;
@@ -102,7 +101,7 @@ impl Report {
 
     /// Writes it as one HTML page.
     pub fn write_html(&self, path: &Path) -> Result<(), ReportError> {
-        write(path, &html::page(self))
+        write(path, &html::render(self))
     }
 
     /// It as lines for people.

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use super::figures::{bytes, faults, grouped, ms, saves, takeovers, troubles, windows};
+use holdfast_lab::page::grouped;
+
+use super::figures::{bytes, faults, ms, saves, takeovers, troubles, windows};
 
 /// The figures and the verdicts.
 pub fn summary(report: &Report) -> String {

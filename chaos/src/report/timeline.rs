@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
-use super::figures::{grouped, ms};
+use holdfast_lab::page::{escape, grouped};
+
+use super::figures::ms;
 use crate::fault::Kind;
 use crate::history::{BIN_US, History, Trouble};
 
@@ -235,28 +237,9 @@ impl Drawing<'_> {
     }
 }
 
-/// Text that may stand in HTML.
-pub fn escape(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-        escaped
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_looks_like_markup_is_shown_and_not_obeyed() {
-        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
-    }
 
     #[test]
     fn a_run_of_no_time_and_without_any_event_can_be_drawn() {

@@ -100,6 +100,7 @@ pub fn run(lab: &Lab, Script { plan, size }: &Script) -> anyhow::Result<History>
         scope.spawn(|| watch.watch_processes(&stops.watching));
         scope.spawn(|| watch.watch_status(&stops.watching));
         scope.spawn(|| watch.watch_counters(&stops.watching));
+        scope.spawn(|| watch.watch_resources(&stops.watching));
         ending::settle(&watch, stopwatch)
             .map_err(anyhow::Error::msg)
             .context("before any fault")?;
@@ -144,6 +145,7 @@ pub fn run(lab: &Lab, Script { plan, size }: &Script) -> anyhow::Result<History>
     let unasked_ends = std::mem::take(&mut history.processes.unasked_ends);
     history.processes = crate::history::Processes { unasked_ends, ..seen.processes };
     (history.kernel, history.counters) = (seen.kernel, seen.counters);
+    history.resources = seen.resources;
     history.outages = alone(seen.outages, &history.injected);
     history.connections = count.finish();
     history.saves = configuration.saves();

@@ -3,11 +3,13 @@
 //! - [`status`]: what the supervisor says, compared with what the kernel says.
 //! - [`counters`]: what the kernel has counted.
 //! - [`processes`]: how many workers there are, and how many can write.
+//! - [`resources`]: what the processes take.
 //! - [`outages`]: from the end of a worker to the grant of the next (pure).
 
 pub mod counters;
 pub mod outages;
 pub mod processes;
+pub mod resources;
 pub mod status;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +19,7 @@ use holdfast_lab::Lab;
 use self::outages::Outages;
 use crate::fault::Kind;
 use crate::fault::inject::Stricken;
-use crate::history::{Counters, Kernel, Outage, Processes};
+use crate::history::{Counters, Kernel, Outage, Processes, Sample};
 use crate::load::configuration::Configuration;
 use crate::run::stopwatch::Stopwatch;
 
@@ -38,6 +40,8 @@ pub struct Seen {
     pub kernel: Kernel,
     /// Of the counters.
     pub counters: Counters,
+    /// What the processes took.
+    pub resources: Vec<Sample>,
     /// Times without a worker that writes.
     pub outages: Vec<Outage>,
 }

@@ -18,6 +18,7 @@
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
 //! - [`policy`]: what access policies deny.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
+//! - [`instructions`]: what the kernel's verifier has to do. [`edges`]: what is too much is refused by name.
 //! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see. [`cost`]: what it costs.
 
 mod affinity;
@@ -29,12 +30,14 @@ mod control_group;
 mod cost;
 mod counts;
 mod datagrams;
+mod edges;
 mod ends;
 mod enrolment;
 mod faults;
 mod footprint;
 mod health_checks;
 mod init;
+mod instructions;
 mod interrupted;
 mod lifecycle;
 mod limits;

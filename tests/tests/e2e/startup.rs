@@ -4,8 +4,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use holdfast_lab::inside::Ended;
-use holdfast_lab::{Census, Lab, TestResult, binaries, isolated, render};
+use holdfast_lab::inside::{Ended, INSTANCE};
+use holdfast_lab::wait::holds;
+use holdfast_lab::{Census, Lab, TestResult, binaries, eventually, isolated, process, render};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 
 use crate::scene::{FILE, Scene, web};
 
@@ -179,6 +182,31 @@ fn what_was_refused_starts_once_it_is_mended() {
         assert_refused(&refused, NOT_CONFIGURED, &[]);
         let _supervisor = lab.supervisor(&file).start()?;
         crate::scene::assert_reached(&holdfast_lab::Target::tcp(crate::scene::WEB, &["red"]));
+        Ok(())
+    });
+}
+
+/// Whoever writes the configuration asks for a reload and does not know that a supervisor is just
+/// starting. Found by an endurance run: a storm of SIGHUP met one that waited for its lock, and ended it.
+#[test]
+fn a_reload_that_is_asked_for_too_early_ends_nobody() {
+    isolated(|lab| {
+        let scene = Scene::start(lab)?;
+        let (file, path) = (scene.file.clone(), lab.run_directory().join(INSTANCE).join("lock"));
+        assert!(scene.supervisor.end(Signal::SIGTERM)?.success());
+        // As a worker of a killed supervisor holds it for a moment.
+        let held = Flock::lock(fs::File::open(&path)?, FlockArg::LockExclusive);
+        let held = held.map_err(|(_, errno)| errno)?;
+        let mut next = lab.supervisor(&file).spawn()?;
+        eventually("SIGHUP to be heard", || {
+            let blocked =
+                process::status(next.pid(), "SigBlk").map_err(|error| error.to_string())?;
+            let mask = u64::from_str_radix(&blocked, 16).map_err(|error| error.to_string())?;
+            holds(mask & (1 << (Signal::SIGHUP as i32 - 1)) != 0, || blocked)
+        })?;
+        next.signal(Signal::SIGHUP)?;
+        drop(held);
+        next.wait_for_grant()?;
         Ok(())
     });
 }

@@ -1,4 +1,4 @@
-//! Where a run was made.
+//! Where something was measured.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,6 +24,7 @@ pub struct Machine {
 
 impl Machine {
     /// This one, now.
+    #[must_use]
     pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let value = |text: &str, label: &str| {
@@ -44,6 +45,7 @@ impl Machine {
     }
 
     /// The time as `2026-01-31 23:59 UTC`.
+    #[must_use]
     pub fn time(&self) -> String {
         const DAY_S: u64 = 86_400;
         let (days, rest) = (self.time_s / DAY_S, self.time_s % DAY_S);

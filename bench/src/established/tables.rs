@@ -1,0 +1,75 @@
+//! What was measured, as tables and targets (pure).
+
+use super::{Figures, PROTOCOLS, Protocol, Quantity, WAYS, Way};
+use crate::peers::proxy::Kind;
+use crate::results::{Scale, Section, Table, Unit};
+
+/// How far apart direct and governed may be, in the median of paired rounds, in per cent.
+const APART_PERCENT: f64 = 1.0;
+
+/// All of it. `absent` are the proxies that are not here, and why.
+pub fn section(figures: &Figures, absent: &[(Kind, String)]) -> Section {
+    let mut section = Section::new(
+        "established",
+        "Connections that stay",
+        "wrk with 8 keep-alive connections to nginx, and redis-benchmark with 8 clients and a pipeline of \
+         16; a run is a round of a way. Direct and governed take turns in every round and are compared \
+         within it; the proxies, of one thread each, in every third one.",
+    );
+    for protocol in PROTOCOLS {
+        compared(figures, protocol, &mut section);
+        absolute(figures, protocol, absent, &mut section);
+    }
+    section.note(
+        "Client, server and proxies share the machine's processors: a proxy's rate is also what it takes \
+         from them.",
+    );
+    section
+}
+
+/// Direct and governed, within each round.
+fn compared(figures: &Figures, protocol: Protocol, section: &mut Section) {
+    let name = protocol.name();
+    let kind = |way, quantity| (protocol, way, quantity);
+    let mut apart = Table::new(
+        &format!("{name}: Holdfast, times direct in the same round"),
+        Unit::Times,
+        Scale::AroundOne,
+    );
+    for quantity in protocol.quantities() {
+        let ratio = figures.ratio(&kind(Way::Holdfast, *quantity), &kind(Way::Direct, *quantity));
+        if matches!(quantity, Quantity::Rate | Quantity::P50) {
+            let found = (ratio.count > 0).then_some((1.0 - ratio.p50).abs() * 100.0);
+            let what = format!("{name}, {}: Holdfast and direct apart", quantity.name());
+            section.target(&what, Unit::Percent, APART_PERCENT, found);
+        }
+        apart.measured(quantity.name(), ratio);
+    }
+    section.tables.push(apart);
+}
+
+/// Every way for itself.
+fn absolute(
+    figures: &Figures,
+    protocol: Protocol,
+    absent: &[(Kind, String)],
+    section: &mut Section,
+) {
+    let name = protocol.name();
+    let kind = |way, quantity| (protocol, way, quantity);
+    for quantity in protocol.quantities() {
+        let (unit, scale) = match quantity {
+            Quantity::Rate => (Unit::PerSecond, Scale::Linear),
+            _ => (Unit::Microseconds, Scale::Linear),
+        };
+        let title = format!("{name}: {}", quantity.name());
+        let mut table = Table::new(&title, unit, scale);
+        for way in WAYS {
+            match absent.iter().find(|(kind, _)| way == Way::Proxy(*kind)) {
+                Some((_, why)) => table.not_measured(way.name(), why.as_str()),
+                None => table.measured(way.name(), figures.summary(&kind(way, *quantity))),
+            }
+        }
+        section.tables.push(table);
+    }
+}

@@ -246,7 +246,8 @@ impl Keeper {
             self.put_binary_back(chosen, &reason);
             return false;
         }
-        is_suspicious && self.blame_configuration(tried, how)
+        // One that has said why it will not serve was killed for that, and crashed on nothing.
+        is_suspicious && !*refused && self.blame_configuration(tried, how)
     }
 
     /// A worker that tried this configuration crashed; whether it is set aside for that.

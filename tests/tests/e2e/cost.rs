@@ -48,6 +48,41 @@ fn spent(lab: &Lab) -> Result<(u64, u64), Box<dyn Error>> {
     Ok((number("run_time_ns:")?, number("run_cnt:")?))
 }
 
+/// What is asked of a service.
+struct Case {
+    /// As the figures call it.
+    name: &'static str,
+    /// Keys of `load_balancing`.
+    balancing: &'static str,
+    /// Another key of the service.
+    key: &'static str,
+    /// What follows the services.
+    more: &'static str,
+}
+
+impl Case {
+    const fn plain(name: &'static str, balancing: &'static str) -> Self {
+        Self { name, balancing, key: "", more: "" }
+    }
+
+    const fn with(name: &'static str, key: &'static str, more: &'static str) -> Self {
+        Self { name, balancing: "policy: random", key, more }
+    }
+}
+
+const LIMITS: &str = "limits: { connections: 1000000, endpoint_connections: 1000000 }";
+const RATES: &str = "limits: { rate: { connections_per_second: 1000000 }, \
+                     client_rate: { connections_per_second: 1000000 } }";
+const RANGE: &str = "policies:
+  - { name: far, action: deny, rules: [{ to: { cidrs: [10.0.0.0/8], ports: [1-1000] } }] }
+";
+const WORKLOAD: &str = "identities:
+  - { name: other, cgroups: [/sys/fs/cgroup/nobody.slice/none.service] }
+policies:
+  - { name: far, action: deny, rules: [{ from: { identities: [other] }, to: { ports: [53] } }] }
+  - { name: near, action: allow, rules: [{ to: { ports: [53] } }] }
+";
+
 #[test]
 #[ignore = "a measurement: run it alone"]
 fn of_each_way_of_choosing() {
@@ -59,17 +94,29 @@ fn of_each_way_of_choosing() {
         let mut report = File::create(report)?;
         let _accounted = account()?;
         let mut supervisor = serve(lab, &[])?;
-        for keys in [
-            "policy: random",
-            "policy: weighted",
-            "policy: round_robin",
-            "policy: maglev",
-            "policy: maglev, hash_by: network_namespace",
-            "policy: random, affinity: { for: 1h }",
+        for case in [
+            Case::plain("random", "policy: random"),
+            Case::plain("weighted", "policy: weighted"),
+            Case::plain("round_robin", "policy: round_robin"),
+            Case::plain("maglev", "policy: maglev"),
+            Case::plain("maglev by namespace", "policy: maglev, hash_by: network_namespace"),
+            Case::plain("least_connections", "policy: least_connections"),
+            Case::plain("affinity", "policy: random, affinity: { for: 1h }"),
+            Case::with("limits", LIMITS, ""),
+            Case::with("rates", RATES, ""),
+            Case::with("a policy by range and port", "", RANGE),
+            Case::with("policies by workload", "", WORKLOAD),
+            Case {
+                name: "affinity, limits and policies",
+                balancing: "policy: random, affinity: { for: 1h }",
+                key: LIMITS,
+                more: WORKLOAD,
+            },
         ] {
-            let empty = Service::udp("dns", address).balanced(keys);
+            let empty = Service::udp("dns", address).balanced(case.balancing);
+            let empty = if case.key.is_empty() { empty } else { empty.key(case.key) };
             let add = |service: Service, backend: &Backend| service.endpoint(backend.v4());
-            let text = render(&[backends.iter().fold(empty, add)]);
+            let text = render(&[backends.iter().fold(empty, add)]) + case.more;
             put_in_force(lab, &mut supervisor, &text)?;
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             let mut rounds = Vec::new();
@@ -83,7 +130,8 @@ fn of_each_way_of_choosing() {
             }
             rounds.sort_unstable();
             let (median, least) = (rounds[ROUNDS / 2], rounds[0]);
-            writeln!(report, "{keys}: {median} ns a run in the median, {least} at least")?;
+            let name = case.name;
+            writeln!(report, "{name}: {median} ns a run in the median, {least} at least")?;
         }
         Ok(())
     });

@@ -101,7 +101,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let is_measured = sections.iter().all(Section::is_measured);
     let results = Results {
         version: VERSION,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        // Without the directory it lies in, which is nobody else's business.
+        command: ["holdfast-bench".to_owned()]
+            .into_iter()
+            .chain(std::env::args().skip(1))
+            .collect::<Vec<_>>()
+            .join(" "),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         quick: arguments.quick,
         machine: Machine { time_s: began.time_s, ..Machine::here() },

@@ -15,7 +15,7 @@ use crate::court::permit;
 use crate::enrolled::is_enrolled;
 use crate::sock_addr::SockAddr;
 use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
-use crate::{counting, maps, seats};
+use crate::{counting, maps, places, seats};
 
 /// The system call goes on, with the address as the program leaves it.
 pub const PROCEED: i32 = 1;
@@ -81,7 +81,15 @@ fn connect(socket: &SockAddr) -> i32 {
     decide(&Connection(caller), &mut inquiry);
     permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
+        let judged = inquiry.decision.endpoint;
         hf_admit(caller.context(), &raw mut inquiry);
+        if inquiry.decision.verdict == Verdict::Sent && inquiry.decision.endpoint != judged {
+            // It gave way to another one, which no policy has been asked about.
+            permit(caller, &mut inquiry);
+            if inquiry.decision.verdict != Verdict::Sent {
+                places::leave(&inquiry.decision);
+            }
+        }
     }
     if inquiry.decision.verdict == Verdict::Sent {
         hf_remember(caller.context(), &raw mut inquiry);

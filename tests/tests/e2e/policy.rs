@@ -6,6 +6,8 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_lab::inside::Ended;
 use holdfast_lab::random::Random;
@@ -139,6 +141,32 @@ fn each_datagram_of_a_socket_that_is_not_connected_is_judged() {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         put_in_force(lab, &mut supervisor, &text(""))?;
         assert!(is_answered(DNS)?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_full_endpoint_does_not_give_way_to_one_that_is_denied() {
+    isolated(|lab| {
+        let (red, green) = (Backend::tcp("red")?, Backend::tcp("green")?);
+        let web = Service::tcp("web", WEB).endpoint(red.v4()).endpoint(green.v4());
+        let denied = format!(
+            "policies:\n  - {{ name: closed, action: deny, rules: [{{ to: {{ ports: [{}] }} }}] }}\n",
+            green.v4().port()
+        );
+        let text = render(&[web.key("limits: { endpoint_connections: 1 }")]) + &denied;
+        let file = lab.write(FILE, text)?;
+        let _supervisor = lab.supervisor(&file).start()?;
+        // Half of all draws are denied at once.
+        let held = eventually("the only place of red", || TcpStream::connect(WEB))?;
+        assert_eq!(held.peer_addr()?, WEB);
+        for _ in 0..100 {
+            let error = TcpStream::connect(WEB).expect_err("red is full, and green denied");
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        }
+        // Nobody has kept a place that leads nowhere.
+        drop(held);
+        eventually("the place again", || TcpStream::connect(WEB)).map(drop)?;
         Ok(())
     });
 }
@@ -307,9 +335,13 @@ fn what_is_denied_before_and_after_a_change_is_never_let_through() {
         ];
         let mut supervisor = start(lab, &red, sets[0])?;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let looks = Arc::new(AtomicU64::new(0));
+        let looked = Arc::clone(&looks);
         let denied = Watch::start(move || {
             (0..BURST).try_for_each(|_| is_refused(socket.connect(WEB)))?;
-            is_refused(TcpStream::connect(WEB).map(drop))
+            is_refused(TcpStream::connect(WEB).map(drop))?;
+            looked.fetch_add(1, Ordering::Relaxed);
+            Ok(())
         });
         let allowed = Watch::start(|| {
             let connected = TcpStream::connect(virtual_address6(WEB6, 80));
@@ -317,6 +349,7 @@ fn what_is_denied_before_and_after_a_change_is_never_let_through() {
         });
         let mut random = Random::new(9);
         for change in 1..=CHANGES {
+            let before = looks.load(Ordering::Relaxed);
             lab.write(FILE, text(&red, sets[usize::try_from(change % 2)?]))?;
             if random.below(2) == 0 {
                 let workers = supervisor.workers();
@@ -324,6 +357,12 @@ fn what_is_denied_before_and_after_a_change_is_never_let_through() {
             }
             if random.below(2) == 0 {
                 supervisor.wait_for_grant()?;
+            }
+            // However fast changes follow each other: one has not gone by unseen.
+            let has_looked =
+                || holds(looks.load(Ordering::Relaxed) > before, || "no look".to_owned());
+            if eventually("a look", has_looked).is_err() {
+                break;
             }
         }
         supervisor.wait_for_grant()?;

@@ -9,6 +9,7 @@
 //! - [`link`]: attaching a program to a cgroup, replacing it, letting go.
 //! - [`map`]: elements of hash and per-CPU maps, one by one and in batches.
 //! - [`mapped`]: array maps in this process's memory.
+//! - [`ring`]: a ring buffer in this process's memory.
 //!
 //! **Architecture Invariant:** this crate creates no map and loads no program. Everything here works
 //! on descriptors somebody else was entitled to make.
@@ -21,5 +22,6 @@ pub mod link;
 pub mod map;
 pub mod mapped;
 pub mod object;
+pub mod ring;
 
 pub use command::BpfError;

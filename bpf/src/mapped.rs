@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::{
     EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters,
-    ServiceRecord, TableHeader, endpoint::EndpointState, traffic::Traffic,
+    ServiceRecord, TableHeader,
+    endpoint::EndpointState,
+    event::{Event, EventControl},
+    traffic::Traffic,
 };
 
 use crate::command::BpfError;
@@ -36,7 +39,14 @@ macro_rules! plain {
 
 plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
 plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, EndpointState, Traffic);
-plain!([u8; 32], Cell, PolicyCounters);
+plain!([u8; 32], Cell, PolicyCounters, EventControl, Event);
+
+/// The `T` that `bytes` begin with; `None` if there are too few.
+#[must_use]
+pub fn plain<T: Plain>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: there are as many bytes, and every bit pattern is a `T`.
+    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
 
 /// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
 /// elements are multiples of 8 bytes.

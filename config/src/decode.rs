@@ -3,6 +3,7 @@
 
 use std::num::NonZeroU16;
 
+use crate::access_log::{self, AccessLog};
 use crate::balancing;
 use crate::diagnostic::Position;
 use crate::enrolment;
@@ -52,9 +53,15 @@ pub(crate) struct PortPositions {
 
 /// Where the node is.
 pub(crate) const NODE_KEY: &str = "node";
-const FILE_KEYS: [&str; 5] =
-    ["services", NODE_KEY, enrolment::KEY, policy::decode::KEYS[0], policy::decode::KEYS[1]];
-const SERVICE_KEYS: [&str; 8] = [
+const FILE_KEYS: [&str; 6] = [
+    "services",
+    NODE_KEY,
+    enrolment::KEY,
+    access_log::KEY,
+    policy::decode::KEYS[0],
+    policy::decode::KEYS[1],
+];
+const SERVICE_KEYS: [&str; 9] = [
     "name",
     "addresses",
     "ports",
@@ -62,6 +69,7 @@ const SERVICE_KEYS: [&str; 8] = [
     health_check::KEY,
     "no_endpoint",
     "limits",
+    access_log::KEY,
     "endpoints",
 ];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
@@ -73,6 +81,7 @@ pub(crate) struct Contents {
     pub(crate) services: Vec<Located>,
     pub(crate) node: Option<Said<Locality>>,
     pub(crate) enrolment: Option<Said<Enrolment>>,
+    pub(crate) access_log: Option<Said<AccessLog>>,
     pub(crate) access: policy::decode::Located,
 }
 
@@ -91,6 +100,7 @@ pub(crate) fn contents(root: &Node, file: usize, report: &mut Report<'_>) -> Con
     };
     let node = said(&fields, NODE_KEY, file, |node| locality::locality(node, "`node`", report));
     let enrolment = said(&fields, enrolment::KEY, file, |node| enrolment::enrolment(node, report));
+    let access_log = said(&fields, access_log::KEY, file, |node| access_log::of_file(node, report));
     let services = fields
         .require("services", "the file", report)
         .and_then(|node| list(node, "services", MAX_SERVICES, report))
@@ -99,7 +109,7 @@ pub(crate) fn contents(root: &Node, file: usize, report: &mut Report<'_>) -> Con
         .filter_map(|node| service(node, file, report))
         .collect();
     let access = policy::decode::access(&fields, file, report);
-    Contents { services, node, enrolment, access }
+    Contents { services, node, enrolment, access_log, access }
 }
 
 /// What `decode` makes of the value of `key`, if it is there and makes sense.
@@ -129,6 +139,8 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
     let checked_at = health_check.as_ref().map(|decoded| decoded.position);
     let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
     let limits = fields.get("limits").and_then(|node| limits(node, report));
+    let access_log =
+        fields.get(access_log::KEY).and_then(|node| access_log::of_service(node, report));
     let listed = listed_endpoints(&fields, report);
     let (endpoints, endpoint_positions) = endpoints(listed, report);
     Some(Located {
@@ -142,6 +154,7 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
             health_check: health_check.map(|decoded| decoded.check),
             no_endpoint: no_endpoint.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
+            access_log,
             endpoints,
         },
         balancing: balancing.positions,

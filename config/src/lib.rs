@@ -17,7 +17,7 @@
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
 //! `balancing` is what `load_balancing` says, `health_check` the key of that name, `policy` what access
-//! policies say, and `enrolment` what stands beside the services, `once` for all files; `check` compares
+//! policies say, `access_log` both, and `enrolment` what stands beside the services, `once` for all files; `check` compares
 //! services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
@@ -26,6 +26,7 @@
 //! of the text, so a configuration means the same wherever and whenever it is looked at.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod balancing;
 mod check;
 mod decode;
@@ -46,6 +47,7 @@ pub mod snapshot;
 mod source;
 mod tree;
 
+pub use access_log::{AccessLog, LogEntries, LogEvent, LogFormat, Sample};
 pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use health_check::{HealthCheck, Http, Probe, WhenAllUnhealthy};
@@ -81,6 +83,7 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
     let (mut services, mut nodes, mut enrolments) = (Vec::new(), Vec::new(), Vec::new());
+    let mut access_logs = Vec::new();
     let mut access = Vec::new();
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
@@ -88,17 +91,19 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         services.extend(contents.services);
         nodes.extend(contents.node);
         enrolments.extend(contents.enrolment);
+        access_logs.extend(contents.access_log);
         access.push(contents.access);
     }
     let node = once::only(decode::NODE_KEY, nodes, &files, &mut diagnostics);
     let enrolment = once::only(enrolment::KEY, enrolments, &files, &mut diagnostics);
+    let access_log = once::only(access_log::KEY, access_logs, &files, &mut diagnostics);
     check::all(&services, node.is_some(), &files, &mut diagnostics);
     let access = policy::check::all(access, &files, &mut diagnostics);
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }
     let services = services.into_iter().map(|located| located.service).collect();
-    Ok(Config { node, services, enrolment, access })
+    Ok(Config { node, services, enrolment, access_log, access })
 }
 
 /// What one file says. Its tree is gone when the next file's is grown.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
+use crate::access_log::{AccessLog, LogEntries};
 use crate::balancing::{Balancing, ClientBy};
 use crate::health_check::HealthCheck;
 use crate::locality::{Locality, Place};
@@ -20,6 +21,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Which sockets are governed; all of them without it.
     pub enrolment: Option<Enrolment>,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLog>,
     /// Who may connect to what.
     pub access: Access,
 }
@@ -51,6 +54,8 @@ pub struct Service {
     pub no_endpoint: NoEndpoint,
     /// Bounds on what is open at once.
     pub limits: Limits,
+    /// What the access log has of its connections, if that differs from what it has of others.
+    pub access_log: Option<LogEntries>,
     /// How endpoints are checked; without it all of them count as healthy.
     pub health_check: Option<HealthCheck>,
     /// Where connections go. If there are any, at least one has a weight above 0; and if the

@@ -17,6 +17,8 @@ Examples:
 
   holdfastctl top --interval 5s
       Which services are busy, and which refuse connections, right now.
+  holdfastctl trace --service web
+      What happens to each connection to `web`, as it happens.
   holdfastctl schema > holdfast.schema.json
       What a configuration may say, for an editor that completes and checks.
 
@@ -72,6 +74,14 @@ pub enum Verb {
         until nobody reads it any more."
     )]
     Top(Pace),
+    /// Follow connections, live: a line for each that is sent, established, closed, denied or refused
+    #[command(
+        long_about = "Follow connections, live: a line for each that is sent, established, closed, \
+        denied or refused.\n\nIt goes on until it is interrupted, or as long as --for says. Connections \
+        that were made before are not shown. What the kernel had no room for is counted on standard \
+        error. docs/access-log.md describes the lines."
+    )]
+    Trace(Following),
     /// List the endpoints in force, one line per endpoint of a port
     Endpoints,
     /// List the access policies in force, one line per policy, with what they denied
@@ -102,6 +112,17 @@ pub enum Verb {
         #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
+}
+
+/// What `trace` shows.
+#[derive(Debug, Args)]
+pub struct Following {
+    /// Of this service only
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// End after this time: a whole number and `ms`, `s` or `m`
+    #[arg(long = "for", value_name = "TIME", value_parser = interval)]
+    pub duration: Option<Duration>,
 }
 
 /// How often `top` shows something.

@@ -1,7 +1,7 @@
 //! `holdfastctl`: shows and controls a running Holdfast, and checks its configuration.
 //!
-//! In reading order: `command` is the command line; `session` asks the supervisor, `top` again
-//! and again; `render` turns
+//! In reading order: `command` is the command line; `session` asks the supervisor, `top` and
+//! `trace` again and again; `render` turns
 //! answers into text and `output` writes it; `exit` says how each failure ends.
 //!
 //! **Architecture Invariant:** nothing here touches the kernel's objects, the worker or the state
@@ -14,6 +14,7 @@ mod output;
 mod render;
 mod session;
 mod top;
+mod trace;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ fn run(options: &Options, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Status => show(json, &session.status()?, render::status::status)?,
         Verb::Services => show(json, session.services()?.as_slice(), render::rows::services)?,
         Verb::Top(pace) => top::top(json, &pace, &session)?,
+        Verb::Trace(following) => trace::trace(json, &following, &session)?,
         Verb::Endpoints => show(json, session.endpoints()?.as_slice(), render::rows::endpoints)?,
         Verb::Policies => show(json, session.policies()?.as_slice(), render::policies::policies)?,
         Verb::Links => show(json, session.status()?.links.as_slice(), render::rows::links)?,

@@ -200,6 +200,22 @@ impl Session {
         )
     }
 
+    /// What has happened to connections since the answer `after` which this one comes: lines, the number
+    /// to ask after next, whether there is more already, and how many events found no room so far.
+    pub fn trace(
+        &self,
+        after: Option<u64>,
+        service: &str,
+        json: bool,
+    ) -> Result<(Vec<String>, u64, bool, u64), SessionError> {
+        let service = service.to_owned();
+        match self.ask_worker(&WorkerQuery::Trace { after, service, json })? {
+            WorkerAnswer::Trace { lines, after, more, lost } => Ok((lines, after, more, lost)),
+            WorkerAnswer::Failed { reason } => Err(SessionError::Failed { reason }),
+            _ => Err(self.unexpected()),
+        }
+    }
+
     /// All rows, page by page.
     fn pages<T>(
         &self,

@@ -6,6 +6,7 @@ use aya_ebpf::helpers::{
     bpf_get_socket_cookie,
 };
 use holdfast_ebpf::client::Clients;
+use holdfast_ebpf::socket::Peer;
 use holdfast_protocol::kernel::{Address, mapped};
 
 /// `AF_INET` (`include/linux/socket.h`).
@@ -69,22 +70,34 @@ impl Clients for Caller {
 
     #[inline(always)]
     fn bound(&self) -> Address {
-        let socket = self.socket();
-        // SAFETY: a valid socket, whose fields are read as wide as they are. All of them whatever the
-        // family is: of two reads on two ways the compiler would make one at a variable place, which
-        // the verifier does not take.
-        let (family, ipv4, ipv6) = unsafe {
-            (
-                (&raw const (*socket).family).read_volatile(),
-                (&raw const (*socket).src_ip4).read_volatile(),
-                [
-                    (&raw const (*socket).src_ip6[0]).read_volatile(),
-                    (&raw const (*socket).src_ip6[1]).read_volatile(),
-                    (&raw const (*socket).src_ip6[2]).read_volatile(),
-                    (&raw const (*socket).src_ip6[3]).read_volatile(),
-                ],
-            )
-        };
-        if family == IPV4 { mapped(ipv4) } else { ipv6 }
+        // SAFETY: it is the socket of this run.
+        unsafe { own_address(self.socket()) }.address
     }
+}
+
+/// The address and port that a socket is bound to; zeros as far as it is bound to none.
+///
+/// # Safety
+///
+/// `socket` is one that the kernel has passed to this run of the program.
+#[inline(always)]
+pub unsafe fn own_address(socket: *const bpf_sock) -> Peer {
+    // SAFETY: a valid socket, whose fields are read as wide as they are. All of them whatever the
+    // family is: of two reads on two ways the compiler would make one at a variable place, which
+    // the verifier does not take.
+    let (family, port, ipv4, ipv6) = unsafe {
+        (
+            (&raw const (*socket).family).read_volatile(),
+            (&raw const (*socket).src_port).read_volatile() as u16,
+            (&raw const (*socket).src_ip4).read_volatile(),
+            [
+                (&raw const (*socket).src_ip6[0]).read_volatile(),
+                (&raw const (*socket).src_ip6[1]).read_volatile(),
+                (&raw const (*socket).src_ip6[2]).read_volatile(),
+                (&raw const (*socket).src_ip6[3]).read_volatile(),
+            ],
+        )
+    };
+    let address = if family == IPV4 { mapped(ipv4) } else { ipv6 };
+    Peer { address, port_be: port.to_be() }
 }

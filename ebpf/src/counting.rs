@@ -9,11 +9,15 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set,
 };
 use aya_ebpf::programs::{SockContext, SockOpsContext};
+use holdfast_ebpf::event;
 use holdfast_ebpf::lifecycle::{self, Carried, Event, Outcome, Step};
+use holdfast_ebpf::socket::Peer;
 use holdfast_protocol::kernel::endpoint::EndpointState;
 use holdfast_protocol::kernel::traffic::{Traffic, handshake_bucket, lifetime_bucket};
-use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, phase};
+use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, mapped, phase};
 
+use crate::caller::IPV4;
+use crate::telling::{self, Draft, Moment};
 use crate::{maps, seats};
 
 /// How often the end of a descriptor is tried: the connection can get on three times at the same
@@ -51,10 +55,21 @@ pub fn tcp(context: &SockOpsContext) {
     if event == Event::Attempt {
         listen(raw);
     }
-    let carried = if event == Event::Closed { carried(raw, former) } else { Carried::default() };
     // SAFETY: not null, so it is this socket's; the helper may be called by any program. If another
     // run takes a step at this very moment, that one ends it, and there is nothing left to do.
-    let _done = unsafe { advance(stored, event, bpf_ktime_get_ns(), carried) };
+    unsafe {
+        let mut moment = Moment::at(bpf_ktime_get_ns());
+        if event == Event::Closed {
+            moment.carried = carried(raw, former);
+            moment.last_state = former as u8;
+        }
+        if (&raw const (*stored).told).read_volatile() != 0 {
+            moment.source = own_address(raw);
+            // The kernel keeps eight times the time (`tcp_sock.srtt_us`).
+            moment.smoothed_rtt_us = (&raw const (*raw).srtt_us).read_volatile() >> 3;
+        }
+        let _done = advance(stored, event, &moment);
+    }
 }
 
 /// Has the kernel tell when the socket's state changes, beside what others have asked it for.
@@ -64,6 +79,24 @@ fn listen(raw: *mut bpf_sock_ops) {
     unsafe {
         let flags = (&raw const (*raw).bpf_sock_ops_cb_flags).read_volatile();
         bpf_sock_ops_cb_flags_set(raw, (flags | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    }
+}
+
+/// The socket's own address and port.
+#[inline(always)]
+fn own_address(raw: *mut bpf_sock_ops) -> Peer {
+    // SAFETY: as in `tcp`.
+    unsafe {
+        let ipv4 = (&raw const (*raw).local_ip4).read_volatile();
+        let ipv6 = [
+            (&raw const (*raw).local_ip6[0]).read_volatile(),
+            (&raw const (*raw).local_ip6[1]).read_volatile(),
+            (&raw const (*raw).local_ip6[2]).read_volatile(),
+            (&raw const (*raw).local_ip6[3]).read_volatile(),
+        ];
+        let is_ipv4 = (&raw const (*raw).family).read_volatile() == IPV4;
+        let port = (&raw const (*raw).local_port).read_volatile() as u16;
+        Peer { address: if is_ipv4 { mapped(ipv4) } else { ipv6 }, port_be: port.to_be() }
     }
 }
 
@@ -81,7 +114,8 @@ fn carried(raw: *mut bpf_sock_ops, former: u32) -> Carried {
     }
 }
 
-/// The last descriptor of a socket is closed: counts what no later callback will tell of.
+/// The last descriptor of a socket is closed: counts what no later callback will tell of. The kernel
+/// does not let programs of this hook read the socket's own address.
 #[inline(always)]
 pub fn released(context: &SockContext) {
     let raw = context.sock;
@@ -97,8 +131,12 @@ pub fn released(context: &SockContext) {
     let event = lifecycle::release_event(protocol == u32::from(PROTOCOL_TCP), state);
     for _ in 0..TRIES {
         // SAFETY: not null, so it is this socket's; the helper may be called by any program.
-        if unsafe { advance(stored, event, bpf_ktime_get_ns(), Carried::default()) } {
-            return;
+        unsafe {
+            let mut moment = Moment::at(bpf_ktime_get_ns());
+            moment.last_state = state as u8;
+            if advance(stored, event, &moment) {
+                return;
+            }
         }
     }
 }
@@ -113,7 +151,7 @@ pub unsafe fn leave(stored: *mut SocketState) {
     // SAFETY: by the contract above.
     unsafe {
         if seats::seat(stored).phase() != phase::IDLE {
-            advance(stored, Event::Closed, bpf_ktime_get_coarse_ns(), Carried::default());
+            advance(stored, Event::Closed, &Moment::at(bpf_ktime_get_coarse_ns()));
         }
     }
 }
@@ -127,7 +165,7 @@ pub unsafe fn leave(stored: *mut SocketState) {
 pub unsafe fn forget(stored: *mut SocketState) {
     // SAFETY: by the contract above.
     unsafe {
-        advance(stored, Event::Released, bpf_ktime_get_coarse_ns(), Carried::default());
+        advance(stored, Event::Released, &Moment::at(bpf_ktime_get_coarse_ns()));
     }
 }
 
@@ -140,13 +178,14 @@ pub unsafe fn forget(stored: *mut SocketState) {
 pub unsafe fn connected(stored: *mut SocketState) {
     // SAFETY: by the contract above. The coarse clock, which is a tick of the kernel behind, is
     // several times as fast, and this is on the way of `connect(2)`.
-    unsafe { advance(stored, Event::Connected, bpf_ktime_get_coarse_ns(), Carried::default()) };
+    unsafe { advance(stored, Event::Connected, &Moment::at(bpf_ktime_get_coarse_ns())) };
 }
 
 /// Takes the step that `event` is for the connection of `stored`. Returns whether it was taken, or
 /// there was none to take: if not, another run has taken one at this very moment.
 #[inline(always)]
-unsafe fn advance(stored: *mut SocketState, event: Event, now: u64, carried: Carried) -> bool {
+unsafe fn advance(stored: *mut SocketState, event: Event, moment: &Moment) -> bool {
+    let (now, carried) = (moment.at_ns, moment.carried);
     // SAFETY: the caller's `stored` is a valid state. Its seat is only ever accessed as a whole.
     // The rest is read before the seat may be given up, after which it is somebody else's.
     unsafe {
@@ -160,14 +199,24 @@ unsafe fn advance(stored: *mut SocketState, event: Event, now: u64, carried: Car
         let endpoint = (&raw const (*stored).endpoint).read_volatile();
         let elapsed = now.saturating_sub((&raw const (*stored).since_ns).read_volatile());
         let next = if is_last { SeatWord::FREE } else { former.in_phase(step.next) };
+        let draft = match event::of_step(step.outcome) {
+            Some(kind) => telling::draft(stored, kind, former, moment, elapsed),
+            None => Draft::NONE,
+        };
         if !maps::exchange(&raw mut (*stored).seat, former.0, next.0) {
+            draft.drop();
             return false;
         }
+        draft.tell();
         if step.outcome == Outcome::Unchanged {
             return true;
         }
         if step.outcome != Outcome::Left && !is_last {
             (&raw mut (*stored).since_ns).write_volatile(now);
+        }
+        if step.outcome == Outcome::Established && (&raw const (*stored).told).read_volatile() != 0
+        {
+            (&raw mut (*stored).handshake_ns).write_volatile(elapsed);
         }
         count_service(service, &step, elapsed, carried);
         count_endpoint(endpoint, &step, now, carried);

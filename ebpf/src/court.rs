@@ -9,10 +9,12 @@ use holdfast_ebpf::policy::{
     self, Cells, Court, Policies, Request, Ruling, Section, Vectors, sentence,
 };
 use holdfast_protocol::kernel::HeadWord;
+use holdfast_protocol::kernel::event::kind;
 use holdfast_protocol::kernel::rules::{self, Cell, PolicyCounters};
 
 use crate::caller::Caller;
 use crate::maps::{self, MAPPED};
+use crate::telling;
 
 #[btf_map]
 static POLICY_HEAD: Array<u64, { rules::HEADS as usize }, MAPPED> = Array::new();
@@ -34,10 +36,12 @@ pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
     let decision = &mut inquiry.decision;
     count(ruling);
     match ruling.sentence() {
-        sentence::ALLOWED | sentence::WOULD_DENY => {}
+        sentence::ALLOWED => {}
+        sentence::WOULD_DENY => telling::tell(caller, inquiry, kind::WOULD_DENY, ruling.policy()),
         sentence::DENIED => {
             decision.verdict = Verdict::Denied;
             decision.errno = EPERM;
+            telling::tell(caller, inquiry, kind::DENIED, ruling.policy());
         }
         _ => {
             decision.verdict = Verdict::Unsettled;

@@ -11,14 +11,15 @@ use holdfast_ebpf::decide::{EHOSTUNREACH, Inquiry, Verdict, decide};
 use holdfast_ebpf::flow::{Flows, NEVER};
 use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::FrontendKey;
+use holdfast_protocol::kernel::event::{Event, kind};
 
 use crate::court::permit;
 use crate::enrolled::is_enrolled;
 use crate::flows::SocketFlows;
-use crate::programs::{PROCEED, refuse, tally};
-use crate::seats;
+use crate::programs::{PROCEED, refuse, tally, tell_failure};
 use crate::sock_addr::SockAddr;
 use crate::steps::{COUNTS, Datagram, NEW_FLOW, hf_keep_flow};
+use crate::{seats, telling};
 
 /// A datagram to an IPv4 address.
 #[cgroup_sock_addr(sendmsg4)]
@@ -69,6 +70,10 @@ fn send(socket: &SockAddr) -> i32 {
     decide(&Datagram(caller), &mut inquiry);
     permit(caller, &mut inquiry);
     let kept = hf_keep_flow(caller.context(), &raw mut inquiry);
+    if kept & NEW_FLOW != 0 && inquiry.decision.verdict == Verdict::Sent {
+        telling::tell(caller, &inquiry, kind::FLOW, Event::NO_POLICY);
+    }
+    tell_failure(caller, &inquiry);
     let decision = &inquiry.decision;
     if kept & COUNTS != 0 {
         tally(decision, kept & NEW_FLOW);

@@ -312,6 +312,11 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, past: &impl Past, inquiry: &mu
         return Look::Replaced;
     }
     let shape = words::shape(tables.slot_word(header, words::HEADER_SHAPE));
+    let extent = tables.slot_word(header, words::HEADER_EXTENT);
+    let (settings, lookup) = (words::low(extent), words::high(extent));
+    let (service, header_slot) = (decision.service, head.slot());
+    let table = Table { service, header: header_slot, settings, shape, lookup };
+    decision.table = table;
     if shape.endpoints == 0 {
         decision.verdict = Verdict::Refused;
         decision.errno = refusal(shape.no_endpoint_errno);
@@ -319,11 +324,6 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, past: &impl Past, inquiry: &mu
         decision.verdict = Verdict::Refused;
         decision.errno = EINVAL;
     } else {
-        let extent = tables.slot_word(header, words::HEADER_EXTENT);
-        let (settings, lookup) = (words::low(extent), words::high(extent));
-        let (service, header) = (decision.service, head.slot());
-        let table = Table { service, header, settings, shape, lookup };
-        decision.table = table;
         let Some(first) = table.first() else {
             return Look::Replaced;
         };

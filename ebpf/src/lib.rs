@@ -13,6 +13,7 @@
 //!   them.
 //! - [`affinity`]: which endpoint a client stays with.
 //! - [`lifecycle`]: what happens to a connection after `connect(2)`, and what is counted for it.
+//! - [`event`]: which events are told of it.
 //! - [`limit`], [`rate`]: bounds on what is open and pending, and on what begins in a second.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
@@ -29,6 +30,7 @@ pub mod choose;
 pub mod client;
 pub mod decide;
 pub mod enrol;
+pub mod event;
 pub mod flow;
 pub mod lifecycle;
 pub mod limit;

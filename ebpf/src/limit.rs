@@ -156,7 +156,7 @@ fn candidate<T: Tables>(tables: &T, decision: &Decision, row: u32) -> Option<Can
 /// Whether the table of `decision` is still the one it was taken from. What a program reads is kept
 /// until it ends, so this says yes; it is what is left when that is not so.
 #[inline(always)]
-fn is_current<T: Tables>(tables: &T, decision: &Decision) -> bool {
+pub(crate) fn is_current<T: Tables>(tables: &T, decision: &Decision) -> bool {
     let identity = TableHeader::identity(decision.service, decision.generation);
     tables
         .slot(decision.table.header)

@@ -8,6 +8,7 @@
 //! - [`maps`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
 //!   writes them.
 //! - [`counting`]: what is counted of a connection after the system call.
+//! - [`telling`]: where what becomes of a connection is told to whoever asks.
 //! - [`court`]: where access policies are judged.
 //! - [`places`], [`rates`]: places under a bound, taken and given back, and connections a second.
 //! - The decisions are in the library of this package, which is tested on the host.
@@ -47,6 +48,8 @@ mod seats;
 mod sock_addr;
 #[cfg(target_arch = "bpf")]
 mod steps;
+#[cfg(target_arch = "bpf")]
+mod telling;
 
 /// On any other target there is nothing to run: `build.sh` compiles this for the kernel.
 #[cfg(not(target_arch = "bpf"))]

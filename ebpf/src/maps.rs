@@ -15,10 +15,11 @@ use holdfast_ebpf::decide::{Slots, Tables};
 use holdfast_ebpf::socket::Peer;
 use holdfast_ebpf::words::{self, AffinityWords, FrontendWords, Slot};
 use holdfast_protocol::kernel::endpoint::EndpointState;
+use holdfast_protocol::kernel::event::Event;
 use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
     Address, Affinity, AffinityKey, EndpointSlot, Frontend, FrontendKey, HeadWord, ServiceCounters,
-    ServiceRecord, limit,
+    ServiceRecord, SocketState, limit,
 };
 
 use crate::caller::Caller;
@@ -274,4 +275,28 @@ pub unsafe fn exchange(word: *mut u64, from: u64, to: u64) -> bool {
         );
     }
     found == from
+}
+
+/// Writes an address as two words: as an array it would be written one byte after the other.
+///
+/// # Safety
+///
+/// `to` points into a map value that the program looked up in this run, or into a record of a ring buffer
+/// that it reserved, and is aligned to 8 bytes.
+#[inline(always)]
+pub unsafe fn write_address(to: *mut Address, from: &Address) {
+    const {
+        assert!(core::mem::offset_of!(SocketState, original_address) % 8 == 0);
+        assert!(core::mem::offset_of!(SocketState, endpoint_address) % 8 == 0);
+        assert!(core::mem::offset_of!(Event, source) % 8 == 0);
+        assert!(core::mem::offset_of!(Event, original) % 8 == 0);
+        assert!(core::mem::offset_of!(Event, endpoint) % 8 == 0);
+    }
+    let word = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    let to: *mut u64 = to.cast();
+    // SAFETY: by the contract above; an address is two words.
+    unsafe {
+        to.write_volatile(word(from[0], from[1]));
+        to.add(1).write_volatile(word(from[2], from[3]));
+    }
 }

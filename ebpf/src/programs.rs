@@ -7,15 +7,18 @@ use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use holdfast_ebpf::decide::{Decision, Inquiry, Verdict, decide};
+use holdfast_ebpf::event;
 use holdfast_ebpf::limit;
 use holdfast_ebpf::socket::{self, Peer};
 use holdfast_protocol::kernel::FrontendKey;
+use holdfast_protocol::kernel::event::{Event, kind};
 
+use crate::caller::Caller;
 use crate::court::permit;
 use crate::enrolled::is_enrolled;
 use crate::sock_addr::SockAddr;
 use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
-use crate::{counting, maps, places, seats};
+use crate::{counting, maps, places, seats, telling};
 
 /// The system call goes on, with the address as the program leaves it.
 pub const PROCEED: i32 = 1;
@@ -94,6 +97,7 @@ fn connect(socket: &SockAddr) -> i32 {
     if inquiry.decision.verdict == Verdict::Sent {
         hf_remember(caller.context(), &raw mut inquiry);
     }
+    tell_failure(caller, &inquiry);
     let decision = &inquiry.decision;
     tally(decision, 1);
     match decision.verdict {
@@ -110,6 +114,15 @@ fn connect(socket: &SockAddr) -> i32 {
         Verdict::Refused | Verdict::Denied | Verdict::Limited | Verdict::Unsettled => {
             refuse(decision.errno)
         }
+    }
+}
+
+/// Tells that a connection, or a datagram, fails; the judge has told what access policies deny.
+#[inline(always)]
+pub fn tell_failure(caller: Caller, inquiry: &Inquiry) {
+    match event::of_failure(inquiry.decision.verdict) {
+        None | Some(kind::DENIED) => {}
+        Some(kind) => telling::tell(caller, inquiry, kind, Event::NO_POLICY),
     }
 }
 

@@ -88,10 +88,14 @@ mod tests {
             original_port_be: original.port_be,
             endpoint_port_be: ENDPOINT.port_be,
             service: 7,
-            generation: 3,
+            told: 0,
             endpoint: 9,
             seat: 0,
             since_ns: 0,
+            cgroup: 0,
+            handshake_ns: 0,
+            protocol: 0,
+            reserved: [0; 5],
         }
     }
 

@@ -8,18 +8,21 @@
 //! bytes, so no step calls another one; only the judge, in [`court`](crate::court), has parts.
 
 use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use holdfast_ebpf::client::Clients as _;
 use holdfast_ebpf::decide::{
     Decision, EAGAIN, ECONNREFUSED, Inquiry, Look, Looks, NoPast, Verdict, look,
 };
+use holdfast_ebpf::event;
 use holdfast_ebpf::flow::{self, FlowPast};
 use holdfast_ebpf::limit;
-use holdfast_protocol::kernel::{
-    Address, PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, SocketState, phase,
-};
+use holdfast_protocol::kernel::event::kind;
+use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, phase};
 
 use crate::caller::Caller;
 use crate::flows::SocketFlows;
-use crate::maps::Maps;
+use crate::maps::{Maps, write_address};
+use crate::telling::{self, Moment};
 use crate::{counting, places, rates, seats};
 
 /// Looks for a connection.
@@ -139,6 +142,7 @@ pub extern "C" fn hf_remember(context: *mut bpf_sock_addr, inquiry: *mut Inquiry
         return 0;
     }
     let reached = if has_place { phase::RESERVED } else { phase::IDLE };
+    let told = telling::told(&Maps(caller), decision);
     // SAFETY: not null, so it is what is remembered of this socket. While its phase is idle nobody else
     // looks at the rest.
     unsafe {
@@ -148,9 +152,19 @@ pub extern "C" fn hf_remember(context: *mut bpf_sock_addr, inquiry: *mut Inquiry
         (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
         (&raw mut (*stored).endpoint_port_be).write_volatile(decision.endpoint.port_be);
         (&raw mut (*stored).service).write_volatile(decision.service);
-        (&raw mut (*stored).generation).write_volatile(decision.generation);
+        (&raw mut (*stored).told).write_volatile(told);
         (&raw mut (*stored).endpoint).write_volatile(decision.state);
         (&raw mut (*stored).since_ns).write_volatile(0);
+        if told != 0 {
+            (&raw mut (*stored).cgroup).write_volatile(caller.cgroup());
+            (&raw mut (*stored).handshake_ns).write_volatile(0);
+            (&raw mut (*stored).protocol).write_volatile(u64::from(key.protocol));
+        }
+        if event::has(told, kind::SENT).0 {
+            let moment = Moment::at(bpf_ktime_get_ns());
+            let seat = SeatWord::new(cookie, reached);
+            telling::draft(stored, kind::SENT, seat, &moment, 0).tell();
+        }
         (&raw mut (*stored).seat).write_volatile(SeatWord::new(cookie, reached).0);
         if key.protocol == PROTOCOL_UDP {
             counting::connected(stored);
@@ -192,22 +206,4 @@ fn leave(caller: Caller) {
 fn fail(decision: &mut Decision, verdict: Verdict, errno: u16) {
     decision.verdict = verdict;
     decision.errno = errno;
-}
-
-/// # Safety
-///
-/// `to` is the address of a field of a [`SocketState`], which is aligned to 8 bytes.
-#[inline(always)]
-unsafe fn write_address(to: *mut Address, from: &Address) {
-    const {
-        assert!(core::mem::offset_of!(SocketState, original_address) % 8 == 0);
-        assert!(core::mem::offset_of!(SocketState, endpoint_address) % 8 == 0);
-    }
-    let word = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-    let to: *mut u64 = to.cast();
-    // SAFETY: by the contract above; an address is two words.
-    unsafe {
-        to.write_volatile(word(from[0], from[1]));
-        to.add(1).write_volatile(word(from[2], from[3]));
-    }
 }

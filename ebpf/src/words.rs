@@ -34,6 +34,8 @@ pub const SETTINGS_ENDPOINT: usize = 1;
 pub const SETTINGS_RATE: usize = 2;
 /// Word of the second slot of [`Settings`]: each client's rate.
 pub const SETTINGS_CLIENT_RATE: usize = 0;
+/// Word of the second slot of [`Settings`]: what the access log has.
+pub const SETTINGS_EVENTS: usize = 1;
 /// Word of the first slot of [`Settings`]: how long a client stays, and how clients are told apart.
 pub const SETTINGS_CLIENTS: usize = 3;
 /// Word of an [`EndpointSlot`]: the first half of its address.
@@ -77,6 +79,8 @@ const _: () = {
     assert!(offset_of!(Settings, rate) == 16 && offset_of!(Settings, burst) == 20);
     assert!(offset_of!(Settings, client_rate) == SLOT_BYTES);
     assert!(offset_of!(Settings, client_burst) == SLOT_BYTES + 4);
+    assert!(offset_of!(Settings, sample) == SLOT_BYTES + 8);
+    assert!(offset_of!(Settings, logged) == SLOT_BYTES + 12);
 };
 
 /// The field at the lower offset of a word of two 32-bit fields.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use holdfast_protocol::control::{
@@ -91,9 +92,19 @@ impl Lab {
     ///
     /// When it cannot be run; that it fails is for the caller to judge.
     pub fn ctl(&self, arguments: &[&str]) -> Result<Ended, LabError> {
+        Ended::run(&mut self.ctl_command(arguments)?)
+    }
+
+    /// Such a `holdfastctl`, to be run.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn ctl_command(&self, arguments: &[&str]) -> Result<Command, LabError> {
         let mut command = self.beside(binaries::find(binaries::CTL)?)?;
         command.args(["--instance", INSTANCE, "--run-dir"]).arg(self.run_directory());
-        Ended::run(command.args(arguments))
+        command.args(arguments);
+        Ok(command)
     }
 
     /// Runs `holdfastctl … --json`, which must succeed, and reads what it prints.

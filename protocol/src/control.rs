@@ -265,6 +265,15 @@ pub enum WorkerQuery {
         /// Skip this many.
         offset: u32,
     },
+    /// What happens to connections from now on: every event is told for as long as somebody asks.
+    Trace {
+        /// The number that the answer before this one gave; none the first time.
+        after: Option<u64>,
+        /// Of this service only; empty for all, and for what is not a service.
+        service: String,
+        /// As lines of JSON instead of text.
+        json: bool,
+    },
 }
 
 /// What the worker answers.
@@ -295,6 +304,17 @@ pub enum WorkerAnswer {
         rows: Vec<PolicyRow>,
         /// Offset of the next page, if there is one.
         next: Option<u32>,
+    },
+    /// Events, a line each.
+    Trace {
+        /// Oldest first.
+        lines: Vec<String>,
+        /// What to ask after next.
+        after: u64,
+        /// Whether there are more already.
+        more: bool,
+        /// How many events found no room in the kernel so far.
+        lost: u64,
     },
 }
 

@@ -18,6 +18,7 @@
 
 pub mod endpoint;
 mod enrolment;
+pub mod event;
 mod flow;
 pub mod traffic;
 
@@ -77,8 +78,13 @@ pub mod map {
     /// Per-CPU array: policy number to [`PolicyCounters`](super::rules::PolicyCounters).
     pub const POLICY_COUNTERS: &str = "POLICY_COUNTERS";
 
+    /// Ring buffer: what is told of connections, an [`Event`](super::event::Event) each.
+    pub const EVENTS: &str = "EVENTS";
+    /// Memory-mapped array of one element: [`EventControl`](super::event::EventControl).
+    pub const EVENT_CONTROL: &str = "EVENT_CONTROL";
+
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 22] = [
         FRONTENDS,
         HEADS,
         TABLES,
@@ -99,6 +105,8 @@ pub mod map {
         POLICY_HEAD,
         POLICIES,
         POLICY_COUNTERS,
+        EVENTS,
+        EVENT_CONTROL,
     ];
 }
 
@@ -330,7 +338,8 @@ pub mod feature {
     pub const RATE: u8 = 1 << 1;
     /// A client stays with its endpoint for a time, in its [`Settings`](super::Settings).
     pub const AFFINITY: u8 = 1 << 2;
-    /// Each connection is told to the access log.
+    /// Which of its connections the access log has, in its [`Settings`](super::Settings); without it, as
+    /// for all services that do not say.
     pub const EVENTS: u8 = 1 << 3;
 }
 
@@ -375,8 +384,12 @@ pub struct Settings {
     pub client_rate: u32,
     /// How many of them may come at once.
     pub client_burst: u32,
+    /// The share of connections that the access log has, in parts of `u32::MAX`.
+    pub sample: u32,
+    /// What it has of them: a set of [`event::kind`]s.
+    pub logged: u32,
     /// Always 0.
-    pub more: [u64; 2],
+    pub more: u64,
     /// [`Settings::MARK`] of the second slot.
     pub mark: u64,
 }
@@ -400,7 +413,9 @@ impl Settings {
         first_mark: Self::MARK,
         client_rate: 0,
         client_burst: 0,
-        more: [0; 2],
+        sample: 0,
+        logged: 0,
+        more: 0,
         mark: Self::MARK as u64,
     };
 }
@@ -496,14 +511,24 @@ pub struct SocketState {
     pub endpoint_port_be: u16,
     /// The service number.
     pub service: u32,
-    /// The generation of the table the choice was made from.
-    pub generation: u32,
+    /// Which kinds of event are told of the connection, a set of [`event::kind`]s, in the lower half; which
+    /// of them are for the access log in the upper one. None: what follows [`Self::since_ns`] says nothing.
+    pub told: u32,
     /// The endpoint's number in `ENDPOINTS`, or [`EndpointSlot::NO_STATE`].
     pub endpoint: u32,
     /// Whose it is and how far the connection is, a [`SeatWord`]; 0 if nobody's.
     pub seat: u64,
     /// When that began, in nanoseconds of `CLOCK_MONOTONIC`; 0 before an attempt.
     pub since_ns: u64,
+    /// The id of the control group of the process that connected.
+    pub cgroup: u64,
+    /// How long the handshake took, in nanoseconds.
+    pub handshake_ns: u64,
+    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
+    pub protocol: u64,
+    /// Always 0: each element has two cache lines of its own, of which the second one is touched only
+    /// for connections that are told of.
+    pub reserved: [u64; 5],
 }
 
 /// The socket that a [`SocketState`] belongs to and how far its connection is, as one word: who exchanges
@@ -525,7 +550,13 @@ impl SeatWord {
     /// Whether it is that of the socket with this cookie.
     #[must_use]
     pub const fn is_of(self, cookie: u64) -> bool {
-        self.0 >> phase::BITS == cookie
+        self.cookie() == cookie
+    }
+
+    /// The cookie of that socket.
+    #[must_use]
+    pub const fn cookie(self) -> u64 {
+        self.0 >> phase::BITS
     }
 
     /// How far the connection is: one of [`phase`].
@@ -537,7 +568,7 @@ impl SeatWord {
     /// The same socket in another phase.
     #[must_use]
     pub const fn in_phase(self, phase: u64) -> Self {
-        Self(self.0 >> phase::BITS << phase::BITS | phase)
+        Self::new(self.cookie(), phase)
     }
 }
 
@@ -603,7 +634,7 @@ pub mod limit {
     /// Rows of a table that are searched for the endpoint of a flow or of a client that stays: the most
     /// endpoints a service has.
     pub const SEARCHED_ROWS: u32 = 65_536;
-    /// Elements of `SOCKETS`, a power of two: 4 MiB. A socket has the one that its cookie says; when another
+    /// Elements of `SOCKETS`, a power of two: 8 MiB. A socket has the one that its cookie says; when another
     /// socket has that one, the kernel makes storage for it, which takes several times as long.
     pub const SOCKETS: u32 = 65_536;
     /// Elements of `ENROLLED`: the longest list twice, because the next one is written beside it.
@@ -620,6 +651,9 @@ pub mod limit {
     /// Clients whose connections a second are counted, of all services: 8 MiB. With more clients those not
     /// seen for longest begin anew.
     pub const CLIENT_RATES: u32 = 65_536;
+    /// Bytes of `EVENTS`, a power of two and a multiple of the page size: 29,000 events, so that those of
+    /// a busy node wait for seconds.
+    pub const DEFAULT_EVENT_BYTES: u32 = 4 << 20;
     /// Endpoint numbers of an estate with fewer slots than that are as many as its slots.
     pub const MIN_ENDPOINTS: u32 = 65_536;
     /// Slots for each endpoint number, in an estate with more: an endpoint is in one table of its
@@ -657,7 +691,8 @@ const _: () = {
     assert!(size_of::<Affinity>() == 32);
     assert!(size_of::<ServiceRecord>() == 88);
     assert!(size_of::<ServiceCounters>() == 48);
-    assert!(size_of::<SocketState>() == 64);
+    assert!(size_of::<SocketState>() == 128);
+    assert!(core::mem::offset_of!(SocketState, cgroup) == 64);
     assert!(limit::SOCKETS.is_power_of_two());
 };
 

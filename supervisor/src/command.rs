@@ -113,6 +113,9 @@ pub struct Run {
     /// 127.0.0.1:9150 [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Write the access log to this file, opened anew by SIGHUP [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
     /// Room for this many services (one per service, port and address family)
     #[arg(long, value_name = "N", default_value_t = limit::DEFAULT_SERVICES)]
     pub max_services: u32,

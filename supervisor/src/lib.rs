@@ -27,6 +27,7 @@
 #![deny(unsafe_code)]
 
 pub mod access;
+pub mod access_log;
 pub mod actors;
 pub mod capabilities;
 pub mod channel;

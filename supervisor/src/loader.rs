@@ -4,7 +4,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_protocol::handover::{FromChild, Occasion, Offer, ToChild};
@@ -215,7 +215,7 @@ fn begin(plan: &Plan, verb: &str) -> Result<(Channel, Child), LoaderError> {
     let (channel, theirs) = Channel::pair()?;
     let mut command = command(plan, verb);
     oom::offer_instead(&mut command);
-    let child = process::spawn(&mut command, theirs, Vec::new())
+    let child = process::spawn(&mut command, theirs, Stdio::null(), Vec::new())
         .map_err(|source| LoaderError::Spawn { path: plan.worker.clone(), source })?;
     // A loader that does not hear it has ended already; what it said, if anything, is read next.
     let _heard = channel.send(&hello(&plan.instance), &[]);

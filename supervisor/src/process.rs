@@ -140,8 +140,8 @@ pub fn reserve_child_descriptor() -> io::Result<()> {
 }
 
 /// Starts `command` with `socket` as its descriptor [`CHILD_DESCRIPTOR`] and no other descriptor
-/// but standard input (nothing), output (nothing), error (this process's) and copies of those in
-/// `kept` under their own numbers.
+/// but standard input (nothing), `output`, error (this process's) and copies of those in `kept` under
+/// their own numbers.
 ///
 /// The child dies with this process (`PR_SET_PDEATHSIG`). The kernel forgets that when a process
 /// changes its user, so one that does has to ask for it again.
@@ -149,13 +149,20 @@ pub fn reserve_child_descriptor() -> io::Result<()> {
 /// # Errors
 ///
 /// What fork or exec say.
-pub fn spawn(command: &mut Command, socket: OwnedFd, kept: Vec<RawFd>) -> io::Result<Child> {
+pub fn spawn(
+    command: &mut Command,
+    socket: OwnedFd,
+    output: Stdio,
+    kept: Vec<RawFd>,
+) -> io::Result<Child> {
     let (raw, parent) = (socket.as_raw_fd(), nix::unistd::getpid());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    command.stdin(Stdio::null()).stdout(output).stderr(Stdio::inherit());
     // SAFETY: `prepare` makes only async-signal-safe system calls and allocates nothing.
     unsafe { command.pre_exec(move || prepare(raw, parent, &kept)) };
     let started = start(command);
     drop(socket);
+    // The command has a copy of it, which would keep a pipe open.
+    command.stdout(Stdio::null());
     started
 }
 
@@ -267,7 +274,8 @@ mod tests {
         reserve_child_descriptor().expect("reserved");
         let (ours, theirs) = Channel::pair().expect("a pair");
         let mut command = Command::new("/bin/sh");
-        let child = spawn(command.args(["-c", script]), theirs, Vec::new()).expect("starts");
+        let child =
+            spawn(command.args(["-c", script]), theirs, Stdio::null(), Vec::new()).expect("starts");
         (ours, child)
     }
 
@@ -301,7 +309,8 @@ mod tests {
         let (_ours, theirs) = Channel::pair().expect("a pair");
         let mut command = Command::new("/usr/bin/readlink");
         command.arg(format!("/proc/self/fd/{}", kept.as_raw_fd()));
-        let child = spawn(&mut command, theirs, vec![kept.as_raw_fd()]).expect("starts");
+        let child =
+            spawn(&mut command, theirs, Stdio::null(), vec![kept.as_raw_fd()]).expect("starts");
         assert_eq!(child.wait(soon()).expect("waits"), Some(Ending::Exited(0)));
     }
 
@@ -320,7 +329,8 @@ mod tests {
         reserve_child_descriptor().expect("reserved");
         let (_ours, theirs) = Channel::pair().expect("a pair");
         let error =
-            spawn(&mut Command::new("/nonexistent/worker"), theirs, Vec::new()).expect_err("fails");
+            spawn(&mut Command::new("/nonexistent/worker"), theirs, Stdio::null(), Vec::new())
+                .expect_err("fails");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

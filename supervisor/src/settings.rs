@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::access::ControlGroup;
+use crate::access_log::AccessLog;
 use crate::command::{LogFormat, Run, Whereabouts};
 use crate::instance::Places;
 use crate::loader::{Limits, Plan};
@@ -27,6 +28,8 @@ pub struct Settings {
     pub standby: bool,
     /// How the worker logs.
     pub log_format: LogFormat,
+    /// Where it writes the access log.
+    pub access_log: AccessLog,
 }
 
 impl Settings {
@@ -49,6 +52,7 @@ impl Settings {
             standby: run.standby,
             control_group,
             log_format: run.whereabouts.log_format,
+            access_log: AccessLog::new(run.access_log.as_deref())?,
         })
     }
 }

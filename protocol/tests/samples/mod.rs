@@ -95,6 +95,7 @@ pub fn queries() -> Vec<(&'static str, WorkerQuery)> {
         ("services", WorkerQuery::Services { offset: 0 }),
         ("endpoints", WorkerQuery::Endpoints { offset: 500 }),
         ("policies", WorkerQuery::Policies { offset: 7 }),
+        ("trace", WorkerQuery::Trace { after: Some(99), service: "web".into(), json: true }),
     ]
 }
 
@@ -136,6 +137,10 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
             },
         ),
         ("failed", WorkerAnswer::Failed { reason: "no".into() }),
+        (
+            "trace",
+            WorkerAnswer::Trace { lines: vec!["a line".into()], after: 300, more: true, lost: 2 },
+        ),
         (
             "policies",
             WorkerAnswer::Policies {

@@ -51,7 +51,7 @@ impl Keeper {
                 None
             }
         };
-        let child = match process::spawn(&mut command, theirs, kept) {
+        let child = match process::spawn(&mut command, theirs, settings.access_log.open(), kept) {
             Ok(child) => child,
             Err(error) => {
                 let reason = format!("{path}: {error}");

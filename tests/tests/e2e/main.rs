@@ -33,6 +33,7 @@ mod datagrams;
 mod edges;
 mod ends;
 mod enrolment;
+mod events;
 mod faults;
 mod footprint;
 mod health_checks;

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use aya_obj::btf::{BtfError, BtfFeatures};
-use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_map_type, bpf_prog_type};
 use aya_obj::relocation::EbpfRelocationError;
 use aya_obj::{Map, Object, ParseError, ProgramSection};
 use holdfast_protocol::kernel::{self, limit, map};
@@ -32,6 +32,9 @@ pub const PROGRAM_TYPES: [u32; 4] = [
     bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS as u32,
     bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB as u32,
 ];
+
+/// `BPF_MAP_TYPE_RINGBUF`.
+const RING_BUFFER: u32 = bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
 
 /// What is wrong with the embedded object, or with this kernel.
 #[derive(Debug, thiserror::Error)]
@@ -182,9 +185,10 @@ impl KernelObject {
     ///
     /// When the kernel refuses.
     pub fn create_map(&self, name: &str) -> Result<OwnedFd, ObjectError> {
-        // Socket storage cannot be created without types; for the others they are what `bpftool map
-        // dump` shows fields by.
+        // Socket storage cannot be created without types, and a ring buffer not with them; for the
+        // others they are what `bpftool map dump` shows fields by.
         let types = match self.map(name)? {
+            map if map.map_type() == RING_BUFFER => None,
             Map::Btf(map) => Some(MapTypes {
                 btf: self.types.as_fd(),
                 key: map.def.btf_key_type_id,

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use holdfast_config::{
-    Access, Config, Diagnostics, Endpoint, Enrolment, Locality, NoEndpoint, Port, Protocol,
-    Service, Sources, WhenAllUnhealthy, parse,
+    Access, AccessLog, Config, Diagnostics, Endpoint, Enrolment, Locality, NoEndpoint, Port,
+    Protocol, Service, Sources, WhenAllUnhealthy, parse,
 };
 use holdfast_protocol::kernel::{
     Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped,
@@ -39,6 +39,8 @@ pub struct Compiled {
     pub node: Option<Locality>,
     /// Who is enrolled; everybody without it.
     pub enrolment: Option<Enrolment>,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLog>,
     /// Endpoints that are configured and get no connections, so that they can be shown.
     pub aside: Vec<Aside>,
     /// Who may connect to what. Compiled when it is put in force: it names cgroups, which come and go.
@@ -73,11 +75,11 @@ pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
     };
     let (desired, places) = compile_placed(&config);
     let aside = aside::aside(&config, &desired);
-    let Config { node, services, enrolment, access } = config;
+    let Config { node, services, enrolment, access_log, access } = config;
     let checked = services.into_iter().zip(places);
     let checked = checked.filter_map(|(service, at)| Checked::new(service, at)).collect();
     let desired = Arc::new(desired);
-    Ok(Compiled { desired, checked, node, aside, enrolment, access, summary })
+    Ok(Compiled { desired, checked, node, aside, enrolment, access_log, access, summary })
 }
 
 fn count(items: usize) -> u32 {

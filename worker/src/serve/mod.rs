@@ -15,6 +15,7 @@
 //! - [`health_check`]: asking endpoints whether they work, and what follows for the tables.
 //! - [`session`], [`grace`]: shadow, granted, released, and what is done in each.
 //! - [`report`], [`queries`], [`rows`]: what the supervisor and `holdfastctl` are told.
+//! - [`events`]: the access log, and whoever follows connections live.
 //! - [`telemetry`], [`http`]: what whoever scrapes is told, and how.
 //! - [`memory`]: what is given back when a configuration has been compiled.
 //! - `actors`: the shells around all of it.
@@ -32,6 +33,7 @@ pub mod alias;
 pub mod aside;
 pub mod compile;
 pub mod conversation;
+pub mod events;
 pub mod grace;
 pub mod health_check;
 pub mod http;

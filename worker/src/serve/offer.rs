@@ -38,6 +38,10 @@ pub struct EstateMaps {
     pub policies: OwnedFd,
     /// `POLICY_COUNTERS`.
     pub policy_counters: OwnedFd,
+    /// `EVENTS`.
+    pub events: OwnedFd,
+    /// `EVENT_CONTROL`.
+    pub event_control: OwnedFd,
 }
 
 /// Why an offer is not the estate.
@@ -145,6 +149,8 @@ impl Gathering {
             policy_head: self.pick(map::POLICY_HEAD)?,
             policies: self.pick(map::POLICIES)?,
             policy_counters: self.pick(map::POLICY_COUNTERS)?,
+            events: self.pick(map::EVENTS)?,
+            event_control: self.pick(map::EVENT_CONTROL)?,
         })
     }
 

@@ -50,6 +50,11 @@ impl Queries {
         let offset = match *query {
             WorkerQuery::Services { offset } | WorkerQuery::Endpoints { offset } => offset,
             WorkerQuery::Policies { offset } => return rows::policies(offset, maps),
+            // Of what happens, not of what is programmed.
+            WorkerQuery::Trace { .. } => {
+                let reason = "it is not asked here what happens to connections".to_owned();
+                return Ok(WorkerAnswer::Failed { reason });
+            }
         };
         let usable =
             self.kept.take().filter(|(taken, _)| offset > 0 && now < *taken + SNAPSHOT_LIFE);

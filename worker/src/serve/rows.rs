@@ -392,7 +392,8 @@ const fn policy_name(number: u8) -> &'static str {
 }
 
 /// The address in the form people use; IPv4 as such.
-fn ip(address: Address) -> IpAddr {
+#[must_use]
+pub fn ip(address: Address) -> IpAddr {
     if is_mapped(&address) {
         return IpAddr::V4(Ipv4Addr::from(address[3].to_ne_bytes()));
     }

@@ -2,7 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use holdfast_config::{ClientBy, ClientRate, Endpoint, Limits, Locality, Policy, Service};
+use holdfast_config::{
+    ClientBy, ClientRate, Endpoint, Limits, Locality, LogEntries, LogEvent, Policy, Sample, Service,
+};
+use holdfast_protocol::kernel::event::kind;
 use holdfast_protocol::kernel::{Settings, client, feature, policy};
 
 use super::alias::{self, Row};
@@ -75,7 +78,7 @@ pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
         rows: (0..).take(chosen.len()).map(Row::full).collect(),
         lookup: Vec::new(),
         features,
-        settings: (settings != Settings::NONE).then_some(settings),
+        settings: (features != 0).then_some(settings),
     };
     let is_even = chosen.windows(2).all(|pair| pair[0].share == pair[1].share);
     match service.policy {
@@ -124,7 +127,31 @@ fn settings(service: &Service) -> (u8, Settings) {
         settings.client_burst = rate.burst.get();
         settings.rate_by = client(by);
     }
+    if let Some(entries) = &service.access_log {
+        features |= feature::EVENTS;
+        let (sample, kinds) = logged(entries);
+        (settings.sample, settings.logged) = (sample, kinds.into());
+    }
     (features, settings)
+}
+
+/// What the programs are told of the access log: the share of connections, and the kinds of event.
+#[must_use]
+pub fn logged(entries: &LogEntries) -> (u32, u16) {
+    let (part, whole) = (u64::from(entries.sample.0), u64::from(Sample::WHOLE.0));
+    let sample = u32::try_from(u64::from(u32::MAX) * part / whole).expect("a part of the whole");
+    let kinds = entries.events.iter().map(|event| match event {
+        LogEvent::Closed => kind::CLOSED,
+        LogEvent::Failed => kind::FAILED,
+        LogEvent::Refused => kind::REFUSED,
+        LogEvent::Denied => kind::DENIED,
+        LogEvent::Limited => kind::LIMITED,
+        LogEvent::Unsettled => kind::UNSETTLED,
+        LogEvent::Flow => kind::FLOW,
+        LogEvent::WouldDeny => kind::WOULD_DENY,
+    });
+    let kinds = kinds.fold(0, |kinds, kind| kinds | kind::bit(kind));
+    (sample, if entries.sample == Sample::NONE { 0 } else { kinds })
 }
 
 /// The number of a way to tell clients apart.

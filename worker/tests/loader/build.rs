@@ -50,7 +50,8 @@ fn maps_have_the_sizes_that_were_asked_for() {
             // Socket storage has no size of its own.
             map::OVERFLOW => 0,
             map::FLOWS | map::REPLIES => FLOWS,
-            map::ENROLMENT => 1,
+            map::ENROLMENT | map::EVENT_CONTROL => 1,
+            map::EVENTS => limit::DEFAULT_EVENT_BYTES,
             map::ENROLLED => limit::ENROLLED,
             map::AFFINITIES => limit::AFFINITIES,
             map::CLIENT_RATES => limit::CLIENT_RATES,

@@ -10,7 +10,7 @@ use holdfast_protocol::kernel::rules::PolicyCounters;
 use holdfast_protocol::kernel::{
     Affinity, AffinityKey, EndpointSlot, EnrolledKey, EnrolmentWord, Flow, FlowKey, Frontend,
     FrontendKey, HeadWord, Reply, SLOT_BYTES, ServiceCounters, ServiceRecord, SocketState,
-    endpoint::EndpointState, limit, map, rules, traffic::Traffic,
+    endpoint::EndpointState, event::EventControl, limit, map, rules, traffic::Traffic,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -19,6 +19,7 @@ const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const PER_CPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
+const RING_BUFFER: u32 = 27;
 const MMAPABLE: u32 = 1 << 10;
 
 /// `BPF_MAP_CREATE` and the beginning of its member of `union bpf_attr`.
@@ -110,6 +111,8 @@ impl Estate {
                 map::POLICY_COUNTERS,
                 shape(PER_CPU_ARRAY, size_of::<PolicyCounters>(), rules::POLICY_NUMBERS, 0),
             ),
+            (map::EVENTS, MapShape { key_bytes: 0, ..shape(RING_BUFFER, 0, 4096, 0) }),
+            (map::EVENT_CONTROL, shape(ARRAY, size_of::<EventControl>(), 1, MMAPABLE)),
             // Socket storage needs type information, which the worker has no use for.
             (map::OVERFLOW, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
             (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),

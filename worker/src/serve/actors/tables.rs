@@ -198,6 +198,15 @@ impl Tables {
         }
     }
 
+    /// Passes on what the programs tell, time and again.
+    fn tell(&mut self, ctx: &mut Context<Self>) {
+        let next = self.session.tell(Instant::now()).unwrap_or_else(|error| {
+            tracing::error!(%error, "events cannot be read");
+            LOOK_UP_INTERVAL
+        });
+        ctx.run_later(next, Self::tell);
+    }
+
     fn rest(&mut self, turn: u64, ctx: &mut Context<Self>) {
         self.resting = Some(turn);
         let waiting = tokio::task::spawn_blocking(grace::pass);
@@ -221,6 +230,7 @@ impl Actor for Tables {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.tell(ctx);
         ctx.run_interval(LOOK_UP_INTERVAL, |actor, ctx| {
             let result = actor.session.look_up_again();
             actor.after(result, ctx);

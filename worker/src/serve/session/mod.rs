@@ -6,6 +6,7 @@
 
 mod access;
 mod enrolment;
+mod events;
 mod fallback;
 mod health;
 mod telemetry;
@@ -21,6 +22,7 @@ use self::access::NewPolicies;
 use self::enrolment::Enrolling;
 use self::fallback::Snapshot;
 use super::compile::{Compiled, Summary};
+use super::events::Events;
 use super::health_check::health::Health;
 use super::health_check::target::Watch;
 use super::policy;
@@ -109,6 +111,7 @@ pub struct Session {
     turn: u64,
     reported: Option<ConfigReport>,
     queries: Queries,
+    events: Events,
     outbox: Vec<FromChild>,
 }
 
@@ -166,6 +169,7 @@ impl Default for Session {
             turn: 0,
             reported: None,
             queries: Queries::default(),
+            events: Events::default(),
             outbox: Vec::new(),
         }
     }
@@ -295,7 +299,9 @@ impl Session {
         self.policies = None;
         self.forget_health();
         self.turn += 1;
-        self.role = Role::Granted { maps: maps.grant()?, work: Work::Due, unanswered: Some(epoch) };
+        let maps = maps.grant()?;
+        self.begin_events(&maps);
+        self.role = Role::Granted { maps, work: Work::Due, unanswered: Some(epoch) };
         // A spare may have missed what the former worker had just put in force. What is programmed
         // stays until it has caught up: it never goes back to something older.
         let lags = !is_current || self.found.is_some();
@@ -337,6 +343,7 @@ impl Session {
     pub fn release(&mut self) -> Result<(), SessionError> {
         self.turn += 1;
         self.forget_health();
+        self.events.stop();
         match std::mem::replace(&mut self.role, Role::Absent) {
             Role::Granted { maps, .. } => {
                 self.role = Role::Shadow { maps: maps.release()?, ready: true };
@@ -365,6 +372,10 @@ impl Session {
     ///
     /// When there is no estate to ask; the supervisor does not ask then.
     pub fn answer(&mut self, id: u64, query: &[u8], now: Instant) -> Result<(), SessionError> {
+        if let Some(body) = self.answer_follower(query, now) {
+            self.outbox.push(FromChild::Answer { id, body });
+            return Ok(());
+        }
         let compiled = self.latest.as_ref().and_then(|loaded| loaded.as_deref().ok());
         let checked = self.in_force.as_deref().map(|it| (&self.health, it));
         let view = View { compiled, checked };

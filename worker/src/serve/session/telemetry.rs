@@ -2,6 +2,7 @@
 
 use super::{Role, Session};
 use crate::serve::tables::estate::Reader as _;
+use crate::serve::tables::maps::Counters as _;
 use crate::serve::telemetry::Facts;
 use crate::serve::telemetry::sample::{Page, page};
 
@@ -12,16 +13,17 @@ impl Session {
     ///
     /// Why it cannot be said, for people.
     pub fn survey(&mut self, from: u32) -> Result<(Page, Facts), String> {
-        let (page, capacity) = match &self.role {
+        let (page, capacity, events) = match &self.role {
             Role::Absent => return Err("this worker has no estate".to_owned()),
-            Role::Shadow { maps, .. } => (page(maps, from), maps.capacity()),
-            Role::Granted { maps, .. } => (page(maps, from), maps.capacity()),
+            Role::Shadow { maps, .. } => (page(maps, from), maps.capacity(), maps.event_control()),
+            Role::Granted { maps, .. } => (page(maps, from), maps.capacity(), maps.event_control()),
         };
         let facts = Facts {
             config: self.reported.clone(),
             capacity: Some(capacity),
             frontends: self.frontends,
             checks: self.health.counts(),
+            events: Some(events),
             is_settled: matches!(self.role, Role::Granted { unanswered: None, .. }),
         };
         let mut page = page.map_err(|error| error.to_string())?;

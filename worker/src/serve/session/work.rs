@@ -2,6 +2,7 @@
 //! plan out a batch at a time.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Origin};
 
@@ -43,6 +44,7 @@ impl Session {
                 self.follow_on(&compiled);
             } else {
                 self.summary = compiled.summary.clone();
+                self.events.configure(compiled.access_log.clone());
                 self.enrol(&compiled)?;
                 self.settle(&compiled);
             }
@@ -74,8 +76,12 @@ impl Session {
 
     /// Looks at what is on disk and at the maps, and decides.
     fn plan(&mut self) -> Result<(), SessionError> {
-        let Role::Granted { maps, .. } = &self.role else { return Ok(()) };
+        let Role::Granted { maps, unanswered, .. } = &mut self.role else { return Ok(()) };
         let Some(latest) = self.latest.clone() else { return Ok(()) };
+        if unanswered.is_none() {
+            // What was told of a service is told by its name before its number may become another's.
+            self.events.turn(maps, Instant::now())?;
+        }
         let observed = observe(maps)?;
         self.frontends = observed.frontends.len().try_into().ok();
         let unusable = match latest {

@@ -7,7 +7,9 @@
 use holdfast_bpf::BpfError;
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
+use holdfast_bpf::ring::RingBuffer;
 use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
+use holdfast_protocol::kernel::event::{EventControl, Wanted};
 use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
@@ -41,6 +43,8 @@ struct Maps {
     policy_head: MappedArray<HeadWord>,
     policies: MappedArray<Cell>,
     policy_counters: PerCpuArray<PolicyCounters>,
+    events: RingBuffer,
+    event_control: MappedArray<EventControl>,
 }
 
 impl ShadowMaps {
@@ -63,6 +67,8 @@ impl ShadowMaps {
             policy_head: MappedArray::map(estate.policy_head)?,
             policies: MappedArray::map(estate.policies)?,
             policy_counters: PerCpuArray::new(estate.policy_counters)?,
+            events: RingBuffer::new(estate.events)?,
+            event_control: MappedArray::map_later(estate.event_control)?,
         }))
     }
 
@@ -84,8 +90,27 @@ impl GrantedMaps {
     ///
     /// When the kernel refuses to change the protection; this process should end then.
     pub fn release(mut self) -> Result<ShadowMaps, BpfError> {
+        self.0.events.unmap();
         self.0.protect(false)?;
         Ok(ShadowMaps(self.0))
+    }
+
+    /// The events that wait. Whoever writes the maps reads them, and nobody else.
+    pub const fn events(&mut self) -> &mut RingBuffer {
+        &mut self.0.events
+    }
+
+    /// Says which events are asked for, unless that is said already.
+    pub fn want_events(&mut self, wanted: Wanted) {
+        if self.events_wanted() != wanted {
+            self.0.event_control.write_word(0, EventControl::WANTED_WORD, wanted.0);
+        }
+    }
+
+    /// Which events are asked for.
+    #[must_use]
+    pub fn events_wanted(&self) -> Wanted {
+        Wanted(self.0.event_control.read(0).wanted)
     }
 }
 
@@ -108,6 +133,8 @@ pub trait Counters {
     fn traffic(&self, number: u32) -> Traffic;
     /// What became of those of the endpoint with this number.
     fn endpoint_state(&self, state: u32) -> EndpointState;
+    /// How many events were told, and how many found no room.
+    fn event_control(&self) -> EventControl;
 }
 
 impl Maps {
@@ -119,7 +146,8 @@ impl Maps {
         self.endpoints.protect(writable)?;
         self.traffic.protect(writable)?;
         self.policy_head.protect(writable)?;
-        self.policies.protect(writable)
+        self.policies.protect(writable)?;
+        self.event_control.protect(writable)
     }
 }
 
@@ -138,6 +166,10 @@ impl Counters for Maps {
 
     fn endpoint_state(&self, state: u32) -> EndpointState {
         self.endpoints.read(state)
+    }
+
+    fn event_control(&self) -> EventControl {
+        self.event_control.read(0)
     }
 }
 
@@ -288,6 +320,10 @@ macro_rules! read_through {
 
             fn endpoint_state(&self, state: u32) -> EndpointState {
                 self.0.endpoint_state(state)
+            }
+
+            fn event_control(&self) -> EventControl {
+                self.0.event_control()
             }
         }
     )*};

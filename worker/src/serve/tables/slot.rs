@@ -97,8 +97,9 @@ pub fn from_settings(settings: &Settings) -> [Slot; SETTINGS_SLOTS as usize] {
     let mut second = UNTOUCHED;
     second[..4].copy_from_slice(&settings.client_rate.to_ne_bytes());
     second[4..8].copy_from_slice(&settings.client_burst.to_ne_bytes());
-    let [one, two] = settings.more;
-    for (bytes, word) in second[8..].chunks_exact_mut(8).zip([one, two, settings.mark]) {
+    second[8..12].copy_from_slice(&settings.sample.to_ne_bytes());
+    second[12..16].copy_from_slice(&settings.logged.to_ne_bytes());
+    for (bytes, word) in second[16..].chunks_exact_mut(8).zip([settings.more, settings.mark]) {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     [first, second]
@@ -121,7 +122,9 @@ pub fn to_settings([first, second]: &[Slot; SETTINGS_SLOTS as usize]) -> Setting
         first_mark: first[31],
         client_rate: word(second, 0),
         client_burst: word(second, 4),
-        more: [long(second, 8), long(second, 16)],
+        sample: word(second, 8),
+        logged: word(second, 12),
+        more: long(second, 16),
         mark: long(second, 24),
     }
 }
@@ -206,7 +209,9 @@ mod tests {
             first_mark: 11,
             client_rate: 12,
             client_burst: 13,
-            more: [14, u64::MAX - 1],
+            sample: 14,
+            logged: 16,
+            more: u64::MAX - 1,
             mark: 15,
         };
         assert_eq!(to_settings(&from_settings(&settings)), settings);

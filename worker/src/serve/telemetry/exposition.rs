@@ -2,8 +2,8 @@
 //! whoever scrapes reads, and never all at once.
 
 use super::Known;
-use super::family::{Family, head, sample};
-use super::services::{self, OfServices, Rows};
+use super::family::{Family, Nanoseconds, head, histogram, sample};
+use super::services::{self, OfServices, Row, Rows, Value};
 use super::system;
 
 /// Samples written in one step: some 60 KiB, and a tenth of a millisecond.
@@ -34,24 +34,48 @@ impl Exposition {
         let mut text = String::new();
         let mut left = SAMPLES_A_STEP;
         while left > 0 && self.at.0 < services::FAMILIES.len() {
-            left -= self.samples(&services::FAMILIES[self.at.0], left, &mut text);
+            let samples = self.samples(&services::FAMILIES[self.at.0], left, &mut text);
+            left = left.saturating_sub(samples);
         }
         (!text.is_empty()).then_some(text)
     }
 
-    /// Writes at most `most` samples of `of`, the family that is being written; how many.
+    /// Writes the samples of `of`, the family that is being written, of as many rows as come to `most` of them;
+    /// how many there were.
     fn samples(&mut self, of: &OfServices, most: usize, text: &mut String) -> usize {
         let from = self.at.1;
         let rows = self.rows.all();
-        let until = (from + most).min(rows.len());
-        if from == 0 && until > 0 {
+        let mut written = 0;
+        let mut until = from;
+        if from == 0 && !rows.is_empty() {
             head(text, &of.family);
         }
-        for row in &rows[from..until] {
-            sample(text, &of.family, &row.labels, (of.value)(row));
+        while until < rows.len() && written < most {
+            written += put(text, of, &rows[until]);
+            until += 1;
         }
         self.at = if until == rows.len() { (self.at.0 + 1, 0) } else { (self.at.0, until) };
-        until - from
+        written
+    }
+}
+
+/// Writes what `of` says of `row`; how many samples that were.
+fn put(text: &mut String, of: &OfServices, row: &Row) -> usize {
+    match of.value {
+        Value::Number(value) => {
+            sample(text, &of.family, &row.labels, value(row));
+            1
+        }
+        Value::Histogram(value) => {
+            let times = value(&row.traffic);
+            if times.counts.iter().all(|count| *count == 0) {
+                // It costs a look.
+                return 1;
+            }
+            let sum = Nanoseconds(times.sum_ns);
+            histogram(text, &of.family, &row.labels, times.bounds(), times.counts, sum);
+            times.counts.len() + 2
+        }
     }
 }
 
@@ -65,6 +89,7 @@ pub fn families() -> impl Iterator<Item = Family> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use holdfast_protocol::kernel::traffic::{HANDSHAKE_BUCKETS, Traffic};
     use holdfast_protocol::kernel::{PROTOCOL_TCP, ServiceCounters, ServiceRecord};
 
     use super::super::sample::Counted;
@@ -83,7 +108,10 @@ mod tests {
         record.service[..name.len()].copy_from_slice(name.as_bytes());
         let connections = number.try_into().expect("small");
         let counters = ServiceCounters { connections, ..ServiceCounters::default() };
-        Counted { record, endpoints: 2, unhealthy: 0, counters }
+        let mut traffic = Traffic::default();
+        traffic.handshakes[3] = 1;
+        let traffic = number.is_multiple_of(2).then(|| Box::new(traffic));
+        Counted { record, endpoints: 2, unhealthy: 0, counters, traffic }
     }
 
     fn whole(count: usize) -> (String, usize) {
@@ -109,13 +137,24 @@ mod tests {
             assert_eq!(lines.len(), text.lines().count(), "{count}: a line is there twice");
             for of in services::FAMILIES {
                 let name = of.family.name;
-                let samples = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
-                assert_eq!(samples.count(), count, "{name}");
+                let lines = |suffix| {
+                    let start = format!("{name}{suffix}{{");
+                    text.lines().filter(|line| line.starts_with(&start)).count()
+                };
                 let heads = text.matches(&format!("# TYPE {name} ")).count();
                 assert_eq!(heads, usize::from(count > 0), "{name}");
+                match of.value {
+                    Value::Number(_) => assert_eq!(lines(""), count, "{name}"),
+                    // Every other service has had a handshake, and none has ended.
+                    Value::Histogram(_) if name.contains("handshake") => {
+                        let busy = count.div_ceil(2);
+                        let found = [lines("_bucket"), lines("_sum"), lines("_count")];
+                        assert_eq!(found, [busy * HANDSHAKE_BUCKETS, busy, busy], "{name}");
+                    }
+                    Value::Histogram(_) => assert_eq!(lines("_bucket"), 0, "{name}"),
+                }
             }
-            let samples = count * services::FAMILIES.len();
-            assert_eq!(steps, 1 + samples.div_ceil(SAMPLES_A_STEP), "{count}");
+            assert!(steps > text.lines().count() / (SAMPLES_A_STEP + 64), "{count}: {steps} steps");
         }
     }
 

@@ -13,6 +13,8 @@ pub enum Kind {
     Counter,
     /// It goes up and down.
     Gauge,
+    /// How many values are at most so large, for several bounds.
+    Histogram,
 }
 
 /// A metric: everything but its samples.
@@ -35,6 +37,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -48,6 +51,27 @@ pub fn head(text: &mut String, family: &Family) {
 /// Writes a sample with labels that [`labels`] has written.
 pub fn sample(text: &mut String, family: &Family, labels: &str, value: impl fmt::Display) {
     put(text, format_args!("{}{labels} {value}\n", family.name));
+}
+
+/// Writes a histogram: `counts` of what is at most as large as each of `bounds` and larger than the one before,
+/// the last of them of all the rest, and the `sum`. `labels` are what [`labels`] has written.
+pub fn histogram(
+    text: &mut String,
+    family: &Family,
+    labels: &str,
+    bounds: impl Iterator<Item = Nanoseconds>,
+    counts: &[u64],
+    sum: Nanoseconds,
+) {
+    let (name, inner) = (family.name, labels.trim_end_matches('}'));
+    let mut total = 0;
+    let mut bounds = bounds.map(|bound| bound.to_string()).fuse();
+    for count in counts {
+        total += count;
+        let bound = bounds.next().unwrap_or_else(|| "+Inf".to_owned());
+        put(text, format_args!("{name}_bucket{inner},le=\"{bound}\"}} {total}\n"));
+    }
+    put(text, format_args!("{name}_sum{labels} {sum}\n{name}_count{labels} {total}\n"));
 }
 
 /// `values` with the names of `family`'s labels, as they stand behind its name.
@@ -75,6 +99,18 @@ pub fn seconds_of_ms(milliseconds: u64) -> impl fmt::Display {
 #[must_use]
 pub fn seconds_of_us(microseconds: u64) -> impl fmt::Display {
     Seconds { whole: microseconds / 1_000_000, fraction: microseconds % 1_000_000, digits: 6 }
+}
+
+/// Nanoseconds, written as seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nanoseconds(pub u64);
+
+impl fmt::Display for Nanoseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PER_SECOND: u64 = 1_000_000_000;
+        let text = format!("{}.{:09}", self.0 / PER_SECOND, self.0 % PER_SECOND);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
 }
 
 fn put(text: &mut String, arguments: fmt::Arguments<'_>) {
@@ -130,6 +166,23 @@ mod tests {
     fn a_value_cannot_leave_its_quotes() {
         let hostile = "\"} 1\nevil{x=\"\\";
         assert_eq!(labels(&FAMILY, &[hostile, ""]), "{b=\"\\\"} 1\\nevil{x=\\\"\\\\\",c=\"\"}");
+    }
+
+    #[test]
+    fn a_histogram_counts_what_is_at_most_as_large() {
+        let mut text = String::new();
+        let family = Family { name: "a_seconds", kind: Kind::Histogram, ..FAMILY };
+        let labels = labels(&family, &["x", "y"]);
+        let bounds = [1_000_000, 2_500_000_000].map(Nanoseconds).into_iter();
+        histogram(&mut text, &family, &labels, bounds, &[3, 0, 2], Nanoseconds(9_000_000_001));
+        assert_eq!(
+            text,
+            "a_seconds_bucket{b=\"x\",c=\"y\",le=\"0.001\"} 3\n\
+             a_seconds_bucket{b=\"x\",c=\"y\",le=\"2.5\"} 3\n\
+             a_seconds_bucket{b=\"x\",c=\"y\",le=\"+Inf\"} 5\n\
+             a_seconds_sum{b=\"x\",c=\"y\"} 9.000000001\n\
+             a_seconds_count{b=\"x\",c=\"y\"} 5\n"
+        );
     }
 
     #[test]

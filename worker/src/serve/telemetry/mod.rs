@@ -18,6 +18,7 @@ pub mod services;
 pub mod system;
 
 use holdfast_protocol::handover::{ConfigReport, Vitals};
+use holdfast_protocol::kernel::event::EventControl;
 
 use super::health_check::target::Counts;
 use super::tables::estate::Capacity;
@@ -46,6 +47,8 @@ pub struct Facts {
     pub frontends: Option<u64>,
     /// Health checks that have ended since this worker started to write.
     pub checks: Counts,
+    /// How many events were told, and how many were lost.
+    pub events: Option<EventControl>,
     /// Whether the grant was answered: the tables are as the configuration says, or as they were when
     /// it cannot be used.
     pub is_settled: bool,

@@ -2,6 +2,7 @@
 //! how many endpoints it has, a bounded number of them at a time.
 
 use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{HeadWord, ServiceCounters, ServiceRecord};
 
 use crate::serve::tables::estate::Reader;
@@ -12,7 +13,7 @@ use crate::serve::tables::slot;
 pub const NUMBERS_A_TURN: u32 = 2048;
 
 /// What is programmed and was counted for one service number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// Which service it is.
     pub record: ServiceRecord,
@@ -22,6 +23,8 @@ pub struct Counted {
     pub unhealthy: u32,
     /// Over all CPUs.
     pub counters: ServiceCounters,
+    /// What became of its connections, if there were any: most services of a large estate are idle.
+    pub traffic: Option<Box<Traffic>>,
 }
 
 /// The numbers looked at in one turn.
@@ -55,6 +58,9 @@ pub fn page<M: Reader + Counters>(maps: &M, from: u32) -> Result<Page, BpfError>
         endpoints: endpoints(maps, *number, *head),
         unhealthy: 0,
         counters: counters[(number - first) as usize],
+        traffic: Some(maps.traffic(*number))
+            .filter(|traffic| *traffic != Traffic::default())
+            .map(Box::new),
     };
     Ok(Page { services: published.iter().map(counted).collect(), next })
 }

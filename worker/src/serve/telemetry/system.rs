@@ -80,6 +80,13 @@ const CHECKS: Family = Family {
     help: "Health checks that have ended, by what they found, since the worker started to write.",
 };
 
+const EVENTS: Family =
+    counter("holdfast_events_total", "Events that the kernel programs have told.");
+const EVENTS_LOST: Family = counter(
+    "holdfast_events_lost_total",
+    "Events that found no room in the kernel, because they were not read in time.",
+);
+
 /// Every family here, in the order they are written.
 pub const FAMILIES: &[Family] = &[
     BUILD,
@@ -101,6 +108,8 @@ pub const FAMILIES: &[Family] = &[
     MAP_USED,
     MAP_CAPACITY,
     CHECKS,
+    EVENTS,
+    EVENTS_LOST,
 ];
 
 /// What the published services take of the maps.
@@ -128,6 +137,10 @@ pub fn text(known: &Known, fill: Fill) -> String {
     }
     put_fill(&mut text, facts, fill);
     put_checks(&mut text, facts.checks);
+    if let Some(events) = facts.events {
+        one(&mut text, &EVENTS, events.told);
+        one(&mut text, &EVENTS_LOST, events.lost);
+    }
     text
 }
 

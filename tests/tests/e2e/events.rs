@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use holdfast_lab::{Backend, Lab, LabError, Service, Supervisor, eventually, isolated, render};
 use holdfast_tests::scrape::scrape;
+use holdfast_protocol::handover::ConfigState;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -23,7 +24,8 @@ fn logging(
     let file = lab.write("config.yaml", &format!("{}{log}\n", render(services)))?;
     let written = lab.directory().join("access.log");
     let mut supervisor = lab.supervisor(&file).with("--access-log", &written).start()?;
-    supervisor.wait_for_grant()?;
+    let status = supervisor.wait_for_grant()?;
+    assert_eq!(status.config.state, ConfigState::InForce, "{}", status.config.error);
     Ok((supervisor, written))
 }
 
@@ -87,7 +89,7 @@ fn what_comes_to_nothing_has_a_line_that_says_why() {
         let (shut, free) = (virtual_address(61, 1), virtual_address(62, 80));
         let [lost, none, few] = [63, 64, 65].map(|host| virtual_address(host, 80));
         let policies = "identities: []\npolicies:\n  - name: no-free\n    action: deny\n    rules: \
-                        [{ to: [{ cidrs: [FREE/32] }] }]\n";
+                        [{ to: { cidrs: [FREE/32] } }]\n";
         let log = format!("access_log: {{}}\n{}", policies.replace("FREE", &free.ip().to_string()));
         let services = [
             web(&red),

@@ -39,10 +39,20 @@ const TEXT_BYTES: usize = 5;
 const SOON: Duration = Duration::from_millis(50);
 const AT_LEISURE: Duration = Duration::from_millis(500);
 
+/// What the access log is.
+#[derive(Debug, Default)]
+enum Log {
+    /// What the worker before this one asked for goes on until it is known what the configuration says.
+    #[default]
+    Unknown,
+    /// As configured, if there is one.
+    Known(Option<AccessLog>),
+}
+
 /// What is done with events.
 #[derive(Debug, Default)]
 pub struct Events {
-    log: Option<AccessLog>,
+    log: Log,
     /// Until when somebody follows every event.
     followed_until: Option<Instant>,
     /// The newest events while somebody does, with the position behind each.
@@ -59,9 +69,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// `log` says from now on what the access log has.
-    pub fn configure(&mut self, log: Option<AccessLog>) {
-        self.log = log;
+    /// The access log of `maps` is `log` from now on.
+    pub fn configure(&mut self, log: Option<AccessLog>, maps: &mut GrantedMaps) {
+        self.log = Log::Known(log);
+        self.want(maps);
     }
 
     /// This worker reads the events of `maps` from now on. What somebody follows goes on until they have
@@ -69,12 +80,18 @@ impl Events {
     pub fn begin(&mut self, maps: &GrantedMaps, now: Instant) {
         let is_followed = maps.events_wanted().all() != 0;
         let followed_until = is_followed.then_some(now + FOLLOWING);
-        *self = Self { log: self.log.take(), followed_until, ..Self::default() };
+        *self = Self { followed_until, ..Self::default() };
     }
 
     /// This worker reads none from now on. Lines that are not written are those of the next one.
     pub fn stop(&mut self) {
-        *self = Self { log: self.log.take(), ..Self::default() };
+        *self = Self::default();
+    }
+
+    /// Whether it is known what the configuration says of the access log.
+    #[must_use]
+    pub const fn is_configured(&self) -> bool {
+        matches!(self.log, Log::Known(_))
     }
 
     /// Deals with the events that wait, as far as one turn goes. Returns when to look again.
@@ -87,13 +104,13 @@ impl Events {
             self.followed_until = None;
             self.recent = VecDeque::new();
         }
-        maps.want_events(self.wanted());
+        let wanted = self.want(maps);
         if !self.is_written(maps)? {
             return Ok(SOON);
         }
         let told = maps.event_control().told;
         if self.seen == Some(told) || self.seen.is_none() && told == 0 {
-            return Ok(if self.wanted() == Wanted::default() { AT_LEISURE } else { SOON });
+            return Ok(if wanted == Wanted::default() { AT_LEISURE } else { SOON });
         }
         let events = self.take(maps)?;
         let is_whole = events < BATCH;
@@ -136,15 +153,20 @@ impl Events {
         WorkerAnswer::Trace { lines, after: self.position.max(reached), more: false, lost }
     }
 
-    fn wanted(&self) -> Wanted {
+    /// Asks for the events that are wanted, and returns which those are.
+    fn want(&self, maps: &mut GrantedMaps) -> Wanted {
         let all = if self.followed_until.is_some() { kind::ALL } else { 0 };
-        match &self.log {
-            Some(log) => {
-                let (sample, kinds) = logged(&log.entries);
-                Wanted::new(all, kinds, sample)
+        let (sample, kinds) = match &self.log {
+            Log::Known(Some(log)) => logged(&log.entries),
+            Log::Known(None) => (0, 0),
+            Log::Unknown => {
+                let former = maps.events_wanted();
+                (former.sample(), former.logged())
             }
-            None => Wanted::new(all, 0, 0),
-        }
+        };
+        let wanted = Wanted::new(all, kinds, sample);
+        maps.want_events(wanted);
+        wanted
     }
 
     /// Takes a batch of events in, and returns how many there were.
@@ -154,7 +176,10 @@ impl Events {
             // What is shorter is of another build.
             events.extend(plain::<Event>(record).map(|event| (position, event)));
         })?;
-        let format = self.log.as_ref().map_or(LogFormat::default(), |log| log.format);
+        let format = match &self.log {
+            Log::Known(Some(log)) => log.format,
+            Log::Known(None) | Log::Unknown => LogFormat::default(),
+        };
         let (began, names) = (began(), Known::of(maps, &events));
         let mut lines = String::new();
         for (position, event) in &events {

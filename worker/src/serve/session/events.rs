@@ -8,17 +8,18 @@ use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
 use holdfast_protocol::wire;
 
 use super::{Role, Session};
-use crate::serve::tables::maps::{Counters as _, GrantedMaps};
+use crate::serve::compile::Compiled;
+use crate::serve::tables::maps::Counters as _;
 
-/// How soon a worker that may not read events looks whether it may.
-const UNGRANTED: Duration = Duration::from_millis(500);
+/// How soon a worker that may not read events, or does not know what to do with them, looks again.
+const LATER: Duration = Duration::from_millis(200);
 
 impl Session {
-    /// This worker reads the events of `maps` from now on.
-    pub(super) fn begin_events(&mut self, maps: &GrantedMaps) {
-        let latest = self.latest.as_ref().and_then(|loaded| loaded.as_ref().ok());
-        self.events.configure(latest.and_then(|compiled| compiled.access_log.clone()));
-        self.events.begin(maps, Instant::now());
+    /// The access log is what `compiled` says from now on.
+    pub(super) fn log_as(&mut self, compiled: &Compiled) {
+        if let Role::Granted { maps, .. } = &mut self.role {
+            self.events.configure(compiled.access_log.clone(), maps);
+        }
     }
 
     /// Deals with the events that wait, for a bounded time. Returns when to look again.
@@ -27,7 +28,11 @@ impl Session {
     ///
     /// When the kernel refuses.
     pub fn tell(&mut self, now: Instant) -> Result<Duration, BpfError> {
-        let Role::Granted { maps, .. } = &mut self.role else { return Ok(UNGRANTED) };
+        let Role::Granted { maps, .. } = &mut self.role else { return Ok(LATER) };
+        // They wait until it is known how they are written, or that this will not be known.
+        if !self.events.is_configured() && self.latest.is_none() {
+            return Ok(LATER);
+        }
         self.events.turn(maps, now)
     }
 

@@ -300,7 +300,7 @@ impl Session {
         self.forget_health();
         self.turn += 1;
         let maps = maps.grant()?;
-        self.begin_events(&maps);
+        self.events.begin(&maps, Instant::now());
         self.role = Role::Granted { maps, work: Work::Due, unanswered: Some(epoch) };
         // A spare may have missed what the former worker had just put in force. What is programmed
         // stays until it has caught up: it never goes back to something older.

@@ -44,7 +44,7 @@ impl Session {
                 self.follow_on(&compiled);
             } else {
                 self.summary = compiled.summary.clone();
-                self.events.configure(compiled.access_log.clone());
+                self.log_as(&compiled);
                 self.enrol(&compiled)?;
                 self.settle(&compiled);
             }
@@ -78,7 +78,7 @@ impl Session {
     fn plan(&mut self) -> Result<(), SessionError> {
         let Role::Granted { maps, unanswered, .. } = &mut self.role else { return Ok(()) };
         let Some(latest) = self.latest.clone() else { return Ok(()) };
-        if unanswered.is_none() {
+        if unanswered.is_none() && self.events.is_configured() {
             // What was told of a service is told by its name before its number may become another's.
             self.events.turn(maps, Instant::now())?;
         }

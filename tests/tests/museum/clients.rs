@@ -1,5 +1,6 @@
 //! What those notice who connect, are connected, or ask.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use holdfast_tests::scene::{
 };
 use holdfast_tests::watch::Watch;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// ztunnel and Linkerd: established connections end when the proxy restarts; ztunnel's own restart
 /// test passes when nine in ten survive. Here no connection notices any restart, nor the end of it
@@ -204,6 +206,55 @@ fn pf28_counters_go_on_and_never_go_back() {
             check("a time without a supervisor", 1)?;
         }
         watch.assert_right(100);
+        Ok(())
+    });
+}
+
+/// The other half: what happens while nobody reads waits in the kernel's ring buffer, which links and pins
+/// hold, and is told then; each connection once, or twice if a worker died before it had given it up.
+#[test]
+fn pf28_events_wait_until_somebody_reads_them() {
+    const EACH: usize = 50;
+    isolated(|lab| {
+        let red = Backend::tcp("red")?;
+        let text = render(&[web(&red)]) + "access_log: { events: [closed] }\n";
+        let log = lab.directory().join("access.log");
+        let mut life = Life::new(lab, lab.write(FILE, text)?).with("--access-log", &log);
+        life.start()?;
+        let mut connections = 0;
+        let mut connect = || {
+            for _ in 0..EACH {
+                assert_reached(&Target::tcp(WEB, &["red"]));
+            }
+            connections += EACH;
+            connections
+        };
+        let told = |expected: usize| {
+            eventually("a line for each connection", || {
+                let text = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
+                let lines =
+                    text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                let sockets: HashSet<u64> =
+                    lines.filter_map(|line| line["socket"].as_u64()).collect();
+                holds(sockets.len() == expected, || format!("{} of {expected}", sockets.len()))
+            })
+        };
+        // Without a worker: a stopped supervisor replaces nobody.
+        let status = life.supervisor().status()?;
+        life.supervisor().signal(Signal::SIGSTOP)?;
+        let killed = life.supervisor().kill_worker(status.worker.pid);
+        let expected = connect();
+        life.supervisor().signal(Signal::SIGCONT)?;
+        assert!(killed, "{status:?}");
+        life.supervisor().wait_for_grant_after(status.epoch)?;
+        told(expected)?;
+        // Without anybody.
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            life.end(signal)?;
+            let expected = connect();
+            life.start()?;
+            told(expected)?;
+        }
         Ok(())
     });
 }

@@ -245,6 +245,6 @@ mod tests {
             (offset_of!(Settings, client_rate), offset_of!(Settings, client_burst)),
             (32, 36)
         );
-        assert_eq!((offset_of!(Settings, more), offset_of!(Settings, mark)), (40, 56));
+        assert_eq!((offset_of!(Settings, more), offset_of!(Settings, mark)), (48, 56));
     }
 }

@@ -53,13 +53,14 @@ pub(crate) struct PortPositions {
 
 /// Where the node is.
 pub(crate) const NODE_KEY: &str = "node";
-const FILE_KEYS: [&str; 6] = [
+const FILE_KEYS: [&str; 7] = [
     "services",
     NODE_KEY,
     enrolment::KEY,
     access_log::KEY,
     policy::decode::KEYS[0],
     policy::decode::KEYS[1],
+    policy::decode::INBOUND_KEY,
 ];
 const SERVICE_KEYS: [&str; 9] = [
     "name",
@@ -83,6 +84,7 @@ pub(crate) struct Contents {
     pub(crate) enrolment: Option<Said<Enrolment>>,
     pub(crate) access_log: Option<Said<AccessLog>>,
     pub(crate) access: policy::decode::Located,
+    pub(crate) cuts_existing: Option<Said<bool>>,
 }
 
 /// What the tree `root` says, as far as it can be told; what cannot is reported. A service comes
@@ -109,7 +111,10 @@ pub(crate) fn contents(root: &Node, file: usize, report: &mut Report<'_>) -> Con
         .filter_map(|node| service(node, file, report))
         .collect();
     let access = policy::decode::access(&fields, file, report);
-    Contents { services, node, enrolment, access_log, access }
+    let cuts_existing = said(&fields, policy::decode::INBOUND_KEY, file, |node| {
+        policy::decode::cuts_existing(node, report)
+    });
+    Contents { services, node, enrolment, access_log, access, cuts_existing }
 }
 
 /// What `decode` makes of the value of `key`, if it is there and makes sense.

@@ -56,7 +56,9 @@ pub use model::{
     ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Rate,
     Service,
 };
-pub use policy::{Access, AccessPolicy, Action, Cidr, Group, Identity, PortRange, Rule, Side};
+pub use policy::{
+    Access, AccessPolicy, Action, Cidr, Direction, Group, Identity, PortRange, Rule, Side,
+};
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 
@@ -83,7 +85,7 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
     let (mut services, mut nodes, mut enrolments) = (Vec::new(), Vec::new(), Vec::new());
-    let mut access_logs = Vec::new();
+    let (mut access_logs, mut cuts_existing) = (Vec::new(), Vec::new());
     let mut access = Vec::new();
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
@@ -92,13 +94,17 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
         nodes.extend(contents.node);
         enrolments.extend(contents.enrolment);
         access_logs.extend(contents.access_log);
+        cuts_existing.extend(contents.cuts_existing);
         access.push(contents.access);
     }
     let node = once::only(decode::NODE_KEY, nodes, &files, &mut diagnostics);
     let enrolment = once::only(enrolment::KEY, enrolments, &files, &mut diagnostics);
     let access_log = once::only(access_log::KEY, access_logs, &files, &mut diagnostics);
     check::all(&services, node.is_some(), &files, &mut diagnostics);
-    let access = policy::check::all(access, &files, &mut diagnostics);
+    let mut access = policy::check::all(access, &files, &mut diagnostics);
+    let key = policy::decode::INBOUND_KEY;
+    let cuts_existing = once::only(key, cuts_existing, &files, &mut diagnostics);
+    access.cuts_existing = cuts_existing.unwrap_or(false);
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }

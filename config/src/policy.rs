@@ -16,6 +16,8 @@ pub struct Access {
     pub identities: Vec<Identity>,
     /// Names are unique.
     pub policies: Vec<AccessPolicy>,
+    /// Whether what [arrives](Direction::Inbound) is judged also when it has been let in before.
+    pub cuts_existing: bool,
 }
 
 /// A name for workloads.
@@ -37,6 +39,8 @@ pub struct Identity {
 pub struct AccessPolicy {
     /// A DNS label.
     pub name: String,
+    /// Which connections of its workloads it is about.
+    pub direction: Direction,
     /// What its rules do.
     pub action: Action,
     /// Whether it is tried out only: it counts what it would deny.
@@ -45,6 +49,16 @@ pub struct AccessPolicy {
     pub selector: Group,
     /// At least one. The policy matches a connection that one of them matches.
     pub rules: Vec<Rule>,
+}
+
+/// Which connections of a workload a policy is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Those that it makes: the workload is the `from` of its rules.
+    #[default]
+    Outbound,
+    /// Those that are made to it: the workload is the `to` of its rules.
+    Inbound,
 }
 
 /// What the rules of a policy do.
@@ -122,6 +136,17 @@ impl Access {
             let of_namespace = |name: &String| namespaces.contains(name);
             names.contains(&identity.name) || identity.namespace.as_ref().is_some_and(of_namespace)
         })
+    }
+}
+
+impl Direction {
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn errors_are_a_list_for_programs() {
     let directory = directory(&[("web.yaml", "services: []\nport: 1\n")]);
     let file = directory.path().join("web.yaml");
     let (code, out, _) = check(&file, &["--json"]);
-    let message = "unknown key `port` in the file; Possible here: `services`, `node`, `enrolment`, `access_log`, `identities` or `policies`";
+    let message = "unknown key `port` in the file; Possible here: `services`, `node`, `enrolment`, `access_log`, `identities`, `policies` or `inbound`";
     assert_eq!(
         serde_json::from_str::<Value>(&out).unwrap(),
         json!([{ "file": file.to_str().unwrap(), "line": 2, "column": 1, "message": message }])

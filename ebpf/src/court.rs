@@ -10,7 +10,7 @@ use holdfast_ebpf::policy::{
 };
 use holdfast_protocol::kernel::HeadWord;
 use holdfast_protocol::kernel::event::kind;
-use holdfast_protocol::kernel::rules::{self, Cell, PolicyCounters};
+use holdfast_protocol::kernel::rules::{self, Cell, ImageHeader, PolicyCounters};
 
 use crate::caller::Caller;
 use crate::maps::{self, MAPPED};
@@ -32,7 +32,7 @@ pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
     if (verdict != Verdict::Untouched && verdict != Verdict::Sent) || head().slot() == 0 {
         return;
     }
-    let ruling = policy::leaving(&Chamber { caller, inquiry });
+    let ruling = policy::settle(&Chamber { caller, inquiry });
     let decision = &mut inquiry.decision;
     count(ruling);
     match ruling.sentence() {
@@ -50,8 +50,9 @@ pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
     }
 }
 
+/// Counts what a policy denied, or would have.
 #[inline(always)]
-fn count(ruling: Ruling) {
+pub fn count(ruling: Ruling) {
     let Some(counters) = POLICY_COUNTERS.get_ptr_mut(ruling.policy()) else {
         // No policy had anything to say.
         return;
@@ -67,7 +68,7 @@ fn count(ruling: Ruling) {
 
 /// Which policies are in force.
 #[inline(always)]
-fn head() -> HeadWord {
+pub fn head() -> HeadWord {
     let Some(head) = POLICY_HEAD.get_ptr(0) else {
         // An array has its elements.
         return HeadWord::UNPUBLISHED;
@@ -75,6 +76,30 @@ fn head() -> HeadWord {
     // SAFETY: an array's values stay mapped. A writer stores the word meanwhile, hence one volatile
     // load of 8 bytes.
     HeadWord(unsafe { head.read_volatile() })
+}
+
+/// Where the directions of the policies in force are, as [`ImageHeader::DIRECTIONS`] says it; `None` without
+/// policies.
+#[inline(always)]
+pub fn directions() -> Option<u64> {
+    let image = head().slot();
+    if image == 0 { None } else { Some(cell(image)?[ImageHeader::DIRECTIONS]) }
+}
+
+/// Whether any policy is about what arrives.
+#[inline(always)]
+pub fn judges_arrivals() -> bool {
+    directions().is_some_and(|directions| ImageHeader::arriving(directions) != 0)
+}
+
+/// The cell at `index`; `None` if there is no such cell.
+#[inline(always)]
+pub fn cell(index: u32) -> Option<Cell> {
+    let cell = POLICIES.get_ptr(index)?;
+    // SAFETY: as in `head`, with one load for each of the cell's two words.
+    unsafe {
+        Some([(&raw const (*cell)[0]).read_volatile(), (&raw const (*cell)[1]).read_volatile()])
+    }
 }
 
 /// Where this inquiry of this caller is judged.
@@ -101,11 +126,7 @@ struct Workload;
 impl Cells for Workload {
     #[inline(always)]
     fn cell(&self, index: u32) -> Option<Cell> {
-        let cell = POLICIES.get_ptr(index)?;
-        // SAFETY: as in `head`, with one load for each of the cell's two words.
-        unsafe {
-            Some([(&raw const (*cell)[0]).read_volatile(), (&raw const (*cell)[1]).read_volatile()])
-        }
+        cell(index)
     }
 }
 

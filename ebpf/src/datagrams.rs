@@ -13,12 +13,12 @@ use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::FrontendKey;
 use holdfast_protocol::kernel::event::{Event, kind};
 
-use crate::court::permit;
+use crate::court::{self, permit};
 use crate::enrolled::is_enrolled;
 use crate::flows::SocketFlows;
 use crate::programs::{PROCEED, refuse, tally, tell_failure};
 use crate::sock_addr::SockAddr;
-use crate::steps::{COUNTS, Datagram, NEW_FLOW, hf_keep_flow};
+use crate::steps::{COUNTS, Datagram, NEW_FLOW, hf_expect, hf_keep_flow};
 use crate::{seats, telling};
 
 /// A datagram to an IPv4 address.
@@ -79,7 +79,12 @@ fn send(socket: &SockAddr) -> i32 {
         tally(decision, kept & NEW_FLOW);
     }
     match decision.verdict {
-        Verdict::Untouched => PROCEED,
+        Verdict::Untouched => {
+            if court::judges_arrivals() {
+                hf_expect(caller.context(), &raw const inquiry);
+            }
+            PROCEED
+        }
         Verdict::Sent => {
             socket.rename(decision.endpoint);
             PROCEED

@@ -57,6 +57,15 @@ pub fn told<T: Tables>(tables: &T, decision: &Decision, wanted: Wanted) -> u32 {
     told_of(all, if is_drawn { logged } else { 0 })
 }
 
+/// The same of what is about no service; `draw` gives 32 random bits.
+#[inline(always)]
+#[must_use]
+pub fn told_apart(wanted: Wanted, draw: impl Fn() -> u32) -> u32 {
+    let sample = wanted.sample();
+    let is_drawn = wanted.logged() != 0 && (sample == u32::MAX || draw() < sample);
+    told_of(wanted.all(), if is_drawn { wanted.logged() } else { 0 })
+}
+
 /// What there is to tell of a decision, apart from that a connection was sent.
 #[inline(always)]
 #[must_use]

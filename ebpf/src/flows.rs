@@ -75,6 +75,15 @@ impl SocketFlows {
         }
     }
 
+    /// Remembers that the socket has sent to `peer`, which may answer.
+    #[inline(always)]
+    pub fn expect(&self, peer: &Peer) {
+        let key = self.key(peer);
+        let reply =
+            Reply { tag: key.tag(), port_be: peer.port_be, reserved: 0, address: peer.address };
+        let _ = REPLIES.insert(&key, &reply, ANY);
+    }
+
     #[inline(always)]
     const fn key(&self, peer: &Peer) -> FlowKey {
         FlowKey::new(self.0, peer.address, peer.port_be)

@@ -6,6 +6,7 @@
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
 //! - [`policy`]: whether access policies let it pass.
+//! - [`arrival`]: what a packet that arrives is part of, for the same.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`client`]: who a client is, for what depends on that.
 //! - [`enrol`]: which sockets are governed at all.
@@ -26,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+pub mod arrival;
 pub mod choose;
 pub mod client;
 pub mod decide;

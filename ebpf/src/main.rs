@@ -3,6 +3,7 @@
 //! `recvfrom(2)` of sockets that are not connected likewise.
 //!
 //! - [`programs`], [`datagrams`]: the programs, of connections and of datagrams.
+//! - [`arrivals`]: the program for packets that arrive, which only access policies are about.
 //! - [`steps`]: what they do one after the other, each a function of its own to the verifier.
 //! - [`caller`], [`sock_addr`]: the socket and the address of the system call.
 //! - [`maps`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
@@ -13,13 +14,15 @@
 //! - [`places`], [`rates`]: places under a bound, taken and given back, and connections a second.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
-//! They run once for each system call and each change of a connection's state, and for no packet that a
-//! program does not send or receive with an address of its own.
+//! They run once for each system call and each change of a connection's state. For packets there is
+//! nothing to do, as long as no policy is about what arrives.
 //!
 //! **Architecture Invariant:** a connection that cannot be decided is refused with an errno, never
 //! let through; and nothing here knows how large a map is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod arrivals;
 #[cfg(target_arch = "bpf")]
 mod caller;
 #[cfg(target_arch = "bpf")]

@@ -97,9 +97,9 @@ impl Ruling {
     }
 }
 
-/// Judges a connection that leaves a workload.
+/// Has a connection judged by the policies that are in force.
 #[inline(always)]
-pub fn leaving<C: Court>(court: &C) -> Ruling {
+pub fn settle<C: Court>(court: &C) -> Ruling {
     for _ in 0..limit::LOOKS {
         let head = court.head();
         if head.slot() == 0 {
@@ -116,12 +116,23 @@ pub fn leaving<C: Court>(court: &C) -> Ruling {
 /// What the policies of `image` say about a connection that leaves.
 #[inline(always)]
 pub fn judge<P: Policies>(policies: &P, image: u32, request: &Request<'_>) -> Ruling {
-    look(policies, image, request).unwrap_or(Ruling::UNSETTLED)
+    look(policies, image, low, request).unwrap_or(Ruling::UNSETTLED)
+}
+
+/// What they say about one that arrives.
+#[inline(always)]
+pub fn judge_arrival<P: Policies>(policies: &P, image: u32, request: &Request<'_>) -> Ruling {
+    look(policies, image, ImageHeader::arriving, request).unwrap_or(Ruling::UNSETTLED)
 }
 
 #[inline(always)]
-fn look<P: Policies>(policies: &P, image: u32, request: &Request<'_>) -> Option<Ruling> {
-    let direction = low(policies.cell(image)?[ImageHeader::DIRECTIONS]);
+fn look<P: Policies>(
+    policies: &P,
+    image: u32,
+    direction: impl Fn(u64) -> u32,
+    request: &Request<'_>,
+) -> Option<Ruling> {
+    let direction = direction(policies.cell(image)?[ImageHeader::DIRECTIONS]);
     if direction == 0 {
         return Some(Ruling::ALLOWED);
     }
@@ -477,7 +488,7 @@ mod tests {
     /// What comes of a connection while the head changes, and how often it was judged.
     fn while_changing(heads: [HeadWord; 4]) -> (Ruling, usize) {
         let court = Changing { heads, looks: Cell64::new(0), judged: Cell64::new(0) };
-        (leaving(&court), court.judged.get())
+        (settle(&court), court.judged.get())
     }
 
     #[test]
@@ -509,6 +520,6 @@ mod tests {
             }
         }
 
-        assert_eq!(leaving(&Restless(Cell64::new(0))), Ruling::UNSETTLED);
+        assert_eq!(settle(&Restless(Cell64::new(0))), Ruling::UNSETTLED);
     }
 }

@@ -81,6 +81,19 @@ pub extern "C" fn hf_keep_flow(context: *mut bpf_sock_addr, inquiry: *mut Inquir
     is_new | counts
 }
 
+/// Remembers that an answer may come from where the datagram of `inquiry` goes, which is not governed. Without
+/// it, access policies about what arrives would take the answer for something new.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_expect(context: *mut bpf_sock_addr, inquiry: *const Inquiry) -> u64 {
+    // SAFETY: as in `hf_look`.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_ref()) };
+    if let Some(inquiry) = inquiry {
+        SocketFlows(caller.cookie()).expect(&flow::asked(&inquiry.key));
+    }
+    0
+}
+
 /// The datagram begins a flow, or moves one.
 pub const NEW_FLOW: u64 = 1;
 /// There is something to count of the datagram.

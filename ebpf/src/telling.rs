@@ -6,12 +6,15 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, bpf_sock_addr};
+use aya_ebpf::bindings::{__sk_buff, BPF_RB_NO_WAKEUP, bpf_sock_addr};
 use aya_ebpf::btf_maps::{Array, RingBuf};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+    bpf_skb_cgroup_id,
 };
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_socket_cookie};
 use aya_ebpf::macros::btf_map;
+use holdfast_ebpf::arrival::Arrival;
 use holdfast_ebpf::client::Clients as _;
 use holdfast_ebpf::decide::{Decision, Inquiry, Verdict};
 use holdfast_ebpf::event;
@@ -19,7 +22,7 @@ use holdfast_ebpf::lifecycle::Carried;
 use holdfast_ebpf::socket::Peer;
 use holdfast_protocol::kernel::Address;
 use holdfast_protocol::kernel::event::{Event, EventControl, Wanted, kind};
-use holdfast_protocol::kernel::{SeatWord, SocketState, limit, phase};
+use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, SocketState, limit, phase};
 
 use crate::caller::{Caller, own_address};
 use crate::maps::{self, MAPPED, Maps, write_address};
@@ -258,6 +261,55 @@ pub fn tell(caller: Caller, inquiry: &Inquiry, kind: u8, policy: u32) {
     if event::may_be_told(&inquiry.decision, wanted()) {
         hf_tell(caller.context(), inquiry, u32::from(kind), policy);
     }
+}
+
+/// Tells what access policies say about what arrives, if anybody asks for it: an event of this kind. What is
+/// asked for is the client's here, and the endpoint is the workload itself.
+#[inline(always)]
+pub fn tell_arrival(raw: *mut __sk_buff, arrival: &Arrival, kind: u8, policy: u32) {
+    let wanted = wanted();
+    if wanted.0 == 0 {
+        return;
+    }
+    // SAFETY: the helper may be called by any program.
+    let draw = || unsafe { bpf_get_prandom_u32() };
+    let (is_told, is_logged) = event::has(event::told_apart(wanted, draw), kind);
+    if !is_told {
+        return;
+    }
+    let draft = Draft::begin();
+    let event = draft.0;
+    if event.is_null() {
+        return;
+    }
+    let protocol = if arrival.is_tcp { PROTOCOL_TCP } else { PROTOCOL_UDP };
+    // SAFETY: as in `draft`; the helpers take the program's context.
+    unsafe {
+        write(&raw mut (*event).at_ns, bpf_ktime_get_ns());
+        write(&raw mut (*event).socket, bpf_get_socket_cookie(raw.cast()));
+        write(&raw mut (*event).cgroup, bpf_skb_cgroup_id(raw));
+        write(&raw mut (*event).handshake_ns, 0);
+        write(&raw mut (*event).lifetime_ns, 0);
+        write(&raw mut (*event).sent, 0);
+        write(&raw mut (*event).received, 0);
+        write_address(&raw mut (*event).source, &arrival.remote.address);
+        write_address(&raw mut (*event).original, &arrival.local.address);
+        write_address(&raw mut (*event).endpoint, &arrival.local.address);
+        (&raw mut (*event).source_port_be).write_volatile(arrival.remote.port_be);
+        (&raw mut (*event).original_port_be).write_volatile(arrival.local.port_be);
+        (&raw mut (*event).endpoint_port_be).write_volatile(arrival.local.port_be);
+        (&raw mut (*event).protocol).write_volatile(protocol);
+        (&raw mut (*event).kind).write_volatile(kind);
+        (&raw mut (*event).service).write_volatile(Event::NO_SERVICE);
+        (&raw mut (*event).policy).write_volatile(policy);
+        (&raw mut (*event).retransmits).write_volatile(0);
+        (&raw mut (*event).smoothed_rtt_us).write_volatile(0);
+        (&raw mut (*event).errno).write_volatile(0);
+        (&raw mut (*event).last_state).write_volatile(0);
+        (&raw mut (*event).is_logged).write_volatile(u8::from(is_logged));
+        (&raw mut (*event).reserved).write_volatile(0);
+    }
+    draft.tell();
 }
 
 /// # Safety

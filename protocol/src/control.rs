@@ -391,6 +391,8 @@ pub struct TrafficRow {
 pub struct PolicyRow {
     /// Its name.
     pub policy: String,
+    /// `outbound` or `inbound`.
+    pub direction: String,
     /// `allow` or `deny`.
     pub action: String,
     /// Whether it is tried out only.

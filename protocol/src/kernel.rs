@@ -83,8 +83,11 @@ pub mod map {
     /// Memory-mapped array of one element: [`EventControl`](super::event::EventControl).
     pub const EVENT_CONTROL: &str = "EVENT_CONTROL";
 
+    /// Socket storage: [`Judged`](super::rules::Judged), of a connection that has arrived.
+    pub const ARRIVALS: &str = "ARRIVALS";
+
     /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 23] = [
         FRONTENDS,
         HEADS,
         TABLES,
@@ -107,6 +110,7 @@ pub mod map {
         POLICY_COUNTERS,
         EVENTS,
         EVENT_CONTROL,
+        ARRIVALS,
     ];
 }
 
@@ -133,10 +137,13 @@ pub mod program {
     /// `close(2)` of the last descriptor of a socket.
     pub const SOCK_RELEASE: &str = "hf_sock_release";
 
+    /// A packet that arrives at a socket.
+    pub const INGRESS: &str = "hf_ingress";
+
     /// Every program of the estate, in the order they are attached. Those that tell a client the
     /// address it asked for come first, so that nothing is translated one way only; and nothing is
     /// before its end can be counted.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 11] = [
         GETPEERNAME4,
         GETPEERNAME6,
         RECVMSG4,
@@ -147,6 +154,7 @@ pub mod program {
         CONNECT6,
         SENDMSG4,
         SENDMSG6,
+        INGRESS,
     ];
 }
 

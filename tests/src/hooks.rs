@@ -13,7 +13,7 @@ use holdfast_protocol::manifest::Kind;
 use holdfast_protocol::pin;
 
 /// The programs' hooks: `enum bpf_attach_type` of the kernel's `linux/bpf.h`.
-pub const HOOKS: [(&str, u32); 10] = [
+pub const HOOKS: [(&str, u32); 11] = [
     (program::SOCK_OPS, 3),
     (program::CONNECT4, 10),
     (program::CONNECT6, 11),
@@ -24,6 +24,7 @@ pub const HOOKS: [(&str, u32); 10] = [
     (program::RECVMSG4, 19),
     (program::RECVMSG6, 20),
     (program::SOCK_RELEASE, 34),
+    (program::INGRESS, 0),
 ];
 
 /// The pin of an object of the lab's instance.

@@ -12,7 +12,7 @@ use super::pick;
 use crate::run::stage::Stage;
 
 /// The links, which are called like their programs, in the order a draw picks from.
-const LINKS: [&str; 10] = holdfast_protocol::kernel::program::ALL;
+const LINKS: [&str; 11] = holdfast_protocol::kernel::program::ALL;
 
 /// The link that `draw` picks.
 pub fn link(draw: u32) -> &'static str {

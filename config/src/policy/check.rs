@@ -33,7 +33,7 @@ pub(crate) fn all(
         check.reference(reference, &identities);
     }
     let policies = policies.into_iter().map(|(policy, _)| policy).collect();
-    Access { identities, policies }
+    Access { identities, policies, cuts_existing: false }
 }
 
 struct Check<'a> {

@@ -1,7 +1,7 @@
 //! The tree of one file to its identities and policies, each rule of a single value checked.
 
 use super::value::{cgroup, cidr, label, ports};
-use super::{AccessPolicy, Action, Group, Identity, Rule, Side};
+use super::{AccessPolicy, Action, Direction, Group, Identity, Rule, Side};
 use crate::diagnostic::Position;
 use crate::fields::{Fields, list, scalar};
 use crate::limit::{
@@ -40,7 +40,10 @@ pub(crate) struct Reference {
 /// The keys of a file.
 pub(crate) const KEYS: [&str; 2] = ["identities", "policies"];
 const IDENTITY_KEYS: [&str; 4] = ["name", "namespace", "cgroups", "cidrs"];
-const POLICY_KEYS: [&str; 5] = ["name", "action", "dry_run", "selector", "rules"];
+const POLICY_KEYS: [&str; 6] = ["name", "direction", "action", "dry_run", "selector", "rules"];
+/// The key of a file that says what becomes of connections that have been let in before.
+pub(crate) const INBOUND_KEY: &str = "inbound";
+const INBOUND_KEYS: [&str; 1] = ["existing"];
 const RULE_KEYS: [&str; 2] = ["from", "to"];
 const GROUP_KEYS: [&str; 4] = ["identities", "not_identities", "namespaces", "not_namespaces"];
 const FROM_KEYS: [&str; 6] =
@@ -70,6 +73,15 @@ pub(crate) fn access(fields: &Fields<'_>, file: usize, report: &mut Report<'_>) 
         }
     }
     decoder.located
+}
+
+/// Whether the value of [`INBOUND_KEY`] says that connections which exist are judged as well.
+pub(crate) fn cuts_existing(node: &Node, report: &mut Report<'_>) -> Option<bool> {
+    let fields = Fields::of(node, "`inbound`", &INBOUND_KEYS, report)?;
+    let node = fields.require(INBOUND_KEYS[0], "`inbound`", report)?;
+    let scalar = scalar(node, "`existing`", report)?;
+    let word = one_of(scalar, "value of `existing`", &["keep", "cut"]);
+    Some(report.accept(node.position, word)? == "cut")
 }
 
 struct Decoder<'a, 'r> {
@@ -103,6 +115,16 @@ impl Decoder<'_, '_> {
         const WHAT: &str = "the policy";
         let fields = Fields::of(node, WHAT, &POLICY_KEYS, self.report)?;
         let name = self.name(&fields, WHAT);
+        let direction = match fields.get("direction") {
+            Some(node) => {
+                let known = ["outbound", "inbound"];
+                match self.value(node, "direction", |it| one_of(it, "direction", &known))? {
+                    "inbound" => Direction::Inbound,
+                    _ => Direction::Outbound,
+                }
+            }
+            None => Direction::default(),
+        };
         let action = fields.require("action", WHAT, self.report);
         let action = action.and_then(|node| {
             self.value(node, "action", |it| one_of(it, "action", &["allow", "deny"]))
@@ -122,22 +144,24 @@ impl Decoder<'_, '_> {
             self.report.at(node.position, message);
         }
         let rules: Vec<Rule> =
-            listed.unwrap_or_default().iter().filter_map(|node| self.rule(node)).collect();
+            listed.unwrap_or_default().iter().filter_map(|it| self.rule(it, direction)).collect();
         let action = if action? == "allow" { Action::Allow } else { Action::Deny };
         let (name, place) = name?;
         let (dry_run, selector) = (dry_run == Some("true"), selector.unwrap_or_default());
-        let policy = AccessPolicy { name, action, dry_run, selector, rules };
+        let policy = AccessPolicy { name, direction, action, dry_run, selector, rules };
         self.located.policies.push((policy, place));
         Some(())
     }
 
-    fn rule(&mut self, node: &Node) -> Option<Rule> {
+    fn rule(&mut self, node: &Node, direction: Direction) -> Option<Rule> {
         let fields = Fields::of(node, "the rule", &RULE_KEYS, self.report)?;
         let mut side = |key: &str, keys: &[&str], is_remote| match fields.get(key) {
             Some(node) => self.side(node, key, keys, is_remote),
             None => Some(Side::default()),
         };
-        let (from, to) = (side("from", &FROM_KEYS, false), side("to", &TO_KEYS, true));
+        let is_inbound = direction == Direction::Inbound;
+        let from = side("from", &FROM_KEYS, is_inbound);
+        let to = side("to", &TO_KEYS, !is_inbound);
         Some(Rule { from: from?, to: to? })
     }
 

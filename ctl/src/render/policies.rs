@@ -12,6 +12,7 @@ pub fn policies(rows: &[PolicyRow]) -> String {
     }
     let mut table = Table::new(&[
         Column::text("POLICY"),
+        Column::text("DIRECTION"),
         Column::text("ACTION"),
         Column::text("DRY RUN"),
         Column::number("TERMS"),
@@ -22,6 +23,7 @@ pub fn policies(rows: &[PolicyRow]) -> String {
     for row in rows {
         table.push([
             Cell::new(&row.policy),
+            Cell::new(&row.direction),
             Cell::new(&row.action),
             Cell::new(if row.dry_run { "yes" } else { "no" }),
             Cell::new(row.terms),
@@ -42,6 +44,7 @@ mod tests {
     fn policies_line_up() {
         let row = PolicyRow {
             policy: "no-db".to_owned(),
+            direction: "inbound".to_owned(),
             action: "deny".to_owned(),
             dry_run: true,
             terms: 3,
@@ -51,8 +54,8 @@ mod tests {
         assert_eq!(
             strip_str(&policies(&[row])).to_string(),
             "\
-POLICY  ACTION  DRY RUN  TERMS  DENIED  WOULD DENY
-no-db   deny    yes          3       0          12
+POLICY  DIRECTION  ACTION  DRY RUN  TERMS  DENIED  WOULD DENY
+no-db   inbound    deny    yes          3       0          12
 "
         );
     }

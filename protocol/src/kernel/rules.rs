@@ -79,6 +79,8 @@ pub mod policy_flag {
     pub const ALLOW: u32 = 1;
     /// It is tried out and decides nothing.
     pub const DRY_RUN: u32 = 2;
+    /// It is about what arrives; otherwise about what leaves.
+    pub const INBOUND: u32 = 4;
 }
 
 /// Bytes of a policy's name: a DNS label, padded with zeros.
@@ -92,8 +94,34 @@ pub struct ImageHeader;
 impl ImageHeader {
     /// Word: cells of the image (low half) and how many policies it has (high half).
     pub const SIZE: usize = 0;
-    /// Word: where the header for connections that leave is; 0 if there is none.
+    /// Word: where the header for connections that leave is (low half), and for those that arrive (high
+    /// half, without its highest bit); 0 if there is none.
     pub const DIRECTIONS: usize = 1;
+
+    /// Bit of the upper half of that word: connections that have arrived already are judged as well.
+    pub const CUTS: u32 = 1 << 31;
+
+    /// Where the header for connections that arrive is, by that word.
+    #[must_use]
+    pub const fn arriving(directions: u64) -> u32 {
+        (directions >> 32) as u32 & !Self::CUTS
+    }
+
+    /// Whether those that have arrived already are judged, by that word.
+    #[must_use]
+    pub const fn cuts(directions: u64) -> bool {
+        (directions >> 32) as u32 & Self::CUTS != 0
+    }
+}
+
+/// How the connection of a socket was judged: the value of `ARRIVALS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// The generation of the policies that judged it; 0 if none has.
+    pub generation: u32,
+    /// 1 if it passes, 0 if not.
+    pub passes: u32,
 }
 
 /// Cells of a direction's header, which are these:
@@ -106,6 +134,8 @@ impl ImageHeader {
 /// | 3 | section of local IPv4 addresses | section of local IPv6 addresses |
 /// | 4 | section of remote ports | section of cgroups |
 /// | 5 | vector of an unknown local address | vector outside of all cgroups |
+///
+/// Of a connection that arrives, the ports are the workload's own.
 ///
 /// A section is the offset (low half) and number (high half) of entries that are sorted by their
 /// first word. An entry is a cell `[first value of a range, vector]`, of cgroups `[id, vector]`; of
@@ -131,6 +161,7 @@ pub struct PolicyCounters {
 
 const _: () = {
     assert!(size_of::<PolicyCounters>() == 16);
+    assert!(size_of::<Judged>() == 8);
     assert!(RECORD_CELLS == 5);
     assert!(kind::COUNT <= 1 << kind::BITS && MAX_WORDS == 2 * kind::WORDS);
     assert!(IMAGE_CELLS <= 1 << (SEARCH_STEPS - 1));

@@ -146,6 +146,7 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
             WorkerAnswer::Policies {
                 rows: vec![PolicyRow {
                     policy: "no-db".into(),
+                    direction: "inbound".into(),
                     action: "deny".into(),
                     dry_run: true,
                     terms: 3,

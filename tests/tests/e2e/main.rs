@@ -37,6 +37,7 @@ mod events;
 mod faults;
 mod footprint;
 mod health_checks;
+mod inbound;
 mod init;
 mod instructions;
 mod interrupted;

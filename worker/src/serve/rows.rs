@@ -320,13 +320,17 @@ pub fn policies(offset: u32, estate: &impl PolicyReader) -> Result<WorkerAnswer,
         let has = |flag| record.flags & flag != 0;
         let row = PolicyRow {
             policy: record.name.clone(),
+            direction: if has(policy_flag::INBOUND) { "inbound" } else { "outbound" }.to_owned(),
             action: if has(policy_flag::ALLOW) { "allow" } else { "deny" }.to_owned(),
             dry_run: has(policy_flag::DRY_RUN),
             terms: record.terms,
             denied: counted.denied,
             would_deny: counted.dry_run,
         };
-        if !page.push(row, |row| ROW_BYTES + row.policy.len() + row.action.len() + 2 * TEXT_BYTES) {
+        if !page.push(row, |row| {
+            let texts = [&row.policy, &row.direction, &row.action];
+            ROW_BYTES + texts.iter().map(|text| text.len() + TEXT_BYTES).sum::<usize>()
+        }) {
             break;
         }
     }

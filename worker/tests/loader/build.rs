@@ -48,7 +48,7 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::TABLES => SLOTS,
             map::SOCKETS => limit::SOCKETS,
             // Socket storage has no size of its own.
-            map::OVERFLOW => 0,
+            map::OVERFLOW | map::ARRIVALS => 0,
             map::FLOWS | map::REPLIES => FLOWS,
             map::ENROLMENT | map::EVENT_CONTROL => 1,
             map::EVENTS => limit::DEFAULT_EVENT_BYTES,

@@ -113,6 +113,7 @@ impl Estate {
             ),
             (map::EVENTS, MapShape { key_bytes: 0, ..shape(RING_BUFFER, 0, 4096, 0) }),
             (map::EVENT_CONTROL, shape(ARRAY, size_of::<EventControl>(), 1, MMAPABLE)),
+            (map::ARRIVALS, shape(ARRAY, size_of::<rules::Judged>(), 1, 0)),
             // Socket storage needs type information, which the worker has no use for.
             (map::OVERFLOW, shape(ARRAY, size_of::<SocketState>(), 1, 0)),
             (map::CURSORS, shape(ARRAY, size_of::<u64>(), services, 0)),

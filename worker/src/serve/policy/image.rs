@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use holdfast_config::{Access, AccessPolicy, Action};
+use holdfast_config::{Access, AccessPolicy, Action, Direction};
 use holdfast_protocol::kernel::rules::{
-    Cell, DIRECTION_CELLS, IMAGE_CELLS, MAX_TERMS, NAME_BYTES, RECORD_CELLS, WORD_TERMS, kind,
-    policy_flag,
+    Cell, DIRECTION_CELLS, IMAGE_CELLS, ImageHeader, MAX_TERMS, NAME_BYTES, RECORD_CELLS,
+    WORD_TERMS, kind, policy_flag,
 };
 
 use super::resolve::Resolution;
@@ -64,31 +64,48 @@ pub fn image(
     if access.policies.is_empty() {
         return Ok(Vec::new());
     }
-    let terms = terms(access, resolution);
-    if terms.len() > MAX_TERMS as usize {
-        return Err(TooLarge::Terms { terms: terms.len() });
+    let [leaving, arriving] = [Direction::Outbound, Direction::Inbound]
+        .map(|direction| terms(access, resolution, direction));
+    for terms in [&leaving, &arriving] {
+        if terms.len() > MAX_TERMS as usize {
+            return Err(TooLarge::Terms { terms: terms.len() });
+        }
     }
     let numbers: Vec<u32> = access.policies.iter().map(|policy| number(&policy.name)).collect();
     let mut cells: Vec<Cell> = vec![[0; 2]];
     for (place, policy) in access.policies.iter().enumerate() {
-        let own = terms.iter().filter(|term| term.policy == place).count();
+        let terms = leaving.iter().chain(&arriving);
+        let own = terms.filter(|term| term.policy == place).count();
         cells.extend(record(policy, numbers[place], own));
     }
-    let leaving = cells.len();
-    direction(&mut cells, &terms, &numbers, resolution);
+    let mut place = |terms: &[Term]| match terms {
+        [] => 0,
+        terms => {
+            let place = cells.len();
+            direction(&mut cells, terms, &numbers, resolution);
+            place
+        }
+    };
+    let (leaving, arriving) = (place(&leaving), place(&arriving));
     if cells.len() > IMAGE_CELLS as usize {
         return Err(TooLarge::Cells { cells: cells.len() });
     }
-    cells[0] = [pair(cells.len(), access.policies.len()), pair(leaving, 0)];
+    let cuts = if access.cuts_existing { u64::from(ImageHeader::CUTS) << 32 } else { 0 };
+    cells[0] = [pair(cells.len(), access.policies.len()), pair(leaving, arriving) | cuts];
     Ok(cells)
 }
 
 fn record(policy: &AccessPolicy, number: u32, terms: usize) -> Vec<Cell> {
     let allow = if policy.action == Action::Allow { policy_flag::ALLOW } else { 0 };
     let dry_run = if policy.dry_run { policy_flag::DRY_RUN } else { 0 };
+    let inbound = match policy.direction {
+        Direction::Inbound => policy_flag::INBOUND,
+        Direction::Outbound => 0,
+    };
+    let flags = allow | dry_run | inbound;
     let mut name = [0; NAME_BYTES];
     name[..policy.name.len()].copy_from_slice(policy.name.as_bytes());
-    let mut cells = vec![[u64::from(number), pair((allow | dry_run) as usize, terms)]];
+    let mut cells = vec![[u64::from(number), pair(flags as usize, terms)]];
     let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
     cells.extend(name.chunks(size_of::<Cell>()).map(|it| [word(&it[..8]), word(&it[8..])]));
     cells

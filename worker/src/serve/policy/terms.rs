@@ -3,7 +3,9 @@
 //! A workload can be told by its cgroup or by its address. A rule that it may be told by either way
 //! becomes a term for each way.
 
-use holdfast_config::{Access, AccessPolicy, Action, Cidr, Group, Identity, PortRange, Side};
+use holdfast_config::{
+    Access, AccessPolicy, Action, Cidr, Direction, Group, Identity, PortRange, Side,
+};
 use holdfast_protocol::kernel::rules::kind;
 
 use super::resolve::Resolution;
@@ -17,7 +19,7 @@ pub struct Term {
     pub policy: usize,
     /// On the address of the far side.
     pub remote: Conditions<Cidr>,
-    /// On the port of the far side.
+    /// On the port that is connected to.
     pub ports: Conditions<PortRange>,
     /// On the workload's own address.
     pub local: Conditions<Cidr>,
@@ -48,11 +50,12 @@ impl<T> Conditions<T> {
     }
 }
 
-/// The terms of all policies.
+/// The terms of all policies that are about this direction.
 #[must_use]
-pub fn terms(access: &Access, resolution: &Resolution) -> Vec<Term> {
+pub fn terms(access: &Access, resolution: &Resolution, direction: Direction) -> Vec<Term> {
     let expand = Expand { access, resolution };
     let policies = access.policies.iter().enumerate();
+    let policies = policies.filter(|(_, policy)| policy.direction == direction);
     policies.flat_map(|(number, policy)| expand.policy(number, policy)).collect()
 }
 
@@ -75,18 +78,27 @@ impl Expand<'_> {
             terms.extend(self.workload(bare(kind), &policy.selector));
         }
         for rule in &policy.rules {
+            let (near, far) = match policy.direction {
+                Direction::Outbound => (&rule.from, &rule.to),
+                Direction::Inbound => (&rule.to, &rule.from),
+            };
             let mut term = bare(matching);
-            self.far_side(&mut term, &rule.to);
-            term.local.one_of(rule.from.cidrs.clone());
-            term.local.none.extend(&rule.from.not_cidrs);
+            self.far_side(&mut term, far);
+            term.local.one_of(near.cidrs.clone());
+            term.local.none.extend(&near.not_cidrs);
+            // Who connects has no port that anything could be said about: these are of the one side that has.
+            for side in [near, far] {
+                term.ports.one_of(side.ports.clone());
+                term.ports.none.extend(&side.not_ports);
+            }
             for term in self.workload(term, &policy.selector) {
-                terms.extend(self.workload(term, &rule.from.group));
+                terms.extend(self.workload(term, &near.group));
             }
         }
         terms
     }
 
-    /// The far side is known by its address and port only.
+    /// The far side is known by its address only.
     fn far_side(&self, term: &mut Term, side: &Side) {
         let Group { identities, not_identities, namespaces, not_namespaces } = &side.group;
         term.remote.one_of(side.cidrs.clone());
@@ -97,8 +109,6 @@ impl Expand<'_> {
         }
         term.remote.none.extend(&side.not_cidrs);
         term.remote.none.extend(self.cidrs(not_identities, not_namespaces));
-        term.ports.one_of(side.ports.clone());
-        term.ports.none.extend(&side.not_ports);
     }
 
     /// `term` with the conditions of `group` on the workload, once for each way they can hold.

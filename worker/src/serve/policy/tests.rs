@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use holdfast_config::{
-    Access, AccessPolicy, Action, Cidr, Group, Identity, PortRange, Rule, Side, Sources, parse,
+    Access, AccessPolicy, Action, Cidr, Direction, Group, Identity, PortRange, Rule, Side, Sources,
+    parse,
 };
 use holdfast_protocol::kernel::rules::{Cell, NO_POLICY};
 use proptest::prelude::*;
 
-use self::programs::{Cells, Policies, Request, Section, Vectors, judge, sentence};
+use self::programs::{Cells, Policies, Request, Section, Vectors, judge, judge_arrival, sentence};
 use super::image::{image, records};
 use super::resolve::Resolution;
 
@@ -43,12 +44,14 @@ enum Fate {
 
 struct Naive<'a> {
     access: &'a Access,
+    direction: Direction,
     connection: &'a Connection,
 }
 
 impl Naive<'_> {
     fn fate(&self) -> Fate {
-        let policies = || self.access.policies.iter();
+        let policies =
+            || self.access.policies.iter().filter(|policy| policy.direction == self.direction);
         let matches = |policy: &AccessPolicy| self.matches(policy);
         let of = |action, dry_run| {
             policies().filter(move |policy| policy.action == action && policy.dry_run == dry_run)
@@ -76,7 +79,26 @@ impl Naive<'_> {
         self.is_member(&policy.selector) && policy.rules.iter().any(|rule| self.rule(rule))
     }
 
-    fn rule(&self, Rule { from, to }: &Rule) -> bool {
+    fn rule(&self, rule: &Rule) -> bool {
+        match self.direction {
+            Direction::Outbound => self.outbound(rule),
+            Direction::Inbound => self.inbound(rule),
+        }
+    }
+
+    /// The client is known by its address, and the port is the workload's own.
+    fn inbound(&self, Rule { from, to }: &Rule) -> bool {
+        let local = |cidrs: &[Cidr]| self.connection.local.is_some_and(|it| is_in(it, cidrs));
+        let (client, port) = self.connection.asked;
+        let to_holds = (to.cidrs.is_empty() || local(&to.cidrs))
+            && !local(&to.not_cidrs)
+            && (to.ports.is_empty() || is_among(port, &to.ports))
+            && !is_among(port, &to.not_ports)
+            && self.is_member(&to.group);
+        to_holds && self.holds(from, (client, port)) && !self.rules_out(from, (client, port))
+    }
+
+    fn outbound(&self, Rule { from, to }: &Rule) -> bool {
         let local = |cidrs: &[Cidr]| self.connection.local.is_some_and(|it| is_in(it, cidrs));
         let from_holds = (from.cidrs.is_empty() || local(&from.cidrs))
             && !local(&from.not_cidrs)
@@ -176,7 +198,7 @@ impl Policies for Programs<'_> {
 /// Where the image begins: not at 0, so that an offset that was not made one shows.
 const PLACE: usize = 3;
 
-fn compiled(access: &Access, connection: &Connection) -> Fate {
+fn compiled(access: &Access, direction: Direction, connection: &Connection) -> Fate {
     let resolution = resolution();
     let number = |name: &str| {
         let place = access.policies.iter().position(|it| it.name == name).expect("one of them");
@@ -198,7 +220,11 @@ fn compiled(access: &Access, connection: &Connection) -> Fate {
         asked_port_be: connection.asked.1.to_be(),
         endpoint_port_be: connection.endpoint.1.to_be(),
     };
-    let ruling = judge(&Programs { cells: &cells, cgroups: ids.collect() }, 3, &request);
+    let programs = Programs { cells: &cells, cgroups: ids.collect() };
+    let ruling = match direction {
+        Direction::Outbound => judge(&programs, 3, &request),
+        Direction::Inbound => judge_arrival(&programs, 3, &request),
+    };
     let name = || match ruling.policy() {
         NO_POLICY => String::new(),
         number => access.policies[number as usize - 100].name.clone(),
@@ -229,7 +255,16 @@ fn resolution() -> Resolution {
 
 #[track_caller]
 fn check(access: &Access, connection: &Connection) {
-    let (naive, compiled) = (Naive { access, connection }.fate(), compiled(access, connection));
+    check_in(access, Direction::Outbound, connection);
+    // What arrives goes where it was going.
+    let connection = &Connection { endpoint: connection.asked, ..connection.clone() };
+    check_in(access, Direction::Inbound, connection);
+}
+
+#[track_caller]
+fn check_in(access: &Access, direction: Direction, connection: &Connection) {
+    let naive = Naive { access, direction, connection }.fate();
+    let compiled = compiled(access, direction, connection);
     match (&naive, &compiled) {
         // The programs name one of those it may be.
         (Fate::Denied(all), Fate::Denied(one)) => {
@@ -325,10 +360,12 @@ fn rules() -> impl Strategy<Value = Rule> {
 
 fn policies() -> impl Strategy<Value = AccessPolicy> {
     let action = prop_oneof![Just(Action::Allow), Just(Action::Deny)];
+    let direction = prop_oneof![Just(Direction::Outbound), Just(Direction::Inbound)];
     let selector = prop_oneof![Just(Group::default()), groups()];
-    (action, any::<bool>(), selector, prop::collection::vec(rules(), 1..4)).prop_map(
-        |(action, dry_run, selector, rules)| AccessPolicy {
+    (direction, action, any::<bool>(), selector, prop::collection::vec(rules(), 1..4)).prop_map(
+        |(direction, action, dry_run, selector, rules)| AccessPolicy {
             name: String::new(),
+            direction,
             action,
             dry_run,
             selector,
@@ -355,7 +392,7 @@ fn accesses() -> impl Strategy<Value = Access> {
             for (number, policy) in policies.iter_mut().enumerate() {
                 policy.name = format!("p{number}");
             }
-            Access { identities, policies }
+            Access { identities, policies, cuts_existing: false }
         },
     )
 }
@@ -403,7 +440,7 @@ fn to(address: &str, port: u16) -> Connection {
 #[track_caller]
 fn expect(access: &Access, connection: &Connection, expected: &Fate) {
     check(access, connection);
-    assert_eq!(compiled(access, connection), *expected, "{connection:?}");
+    assert_eq!(compiled(access, Direction::Outbound, connection), *expected, "{connection:?}");
 }
 
 fn denied_by(name: &str) -> Fate {

@@ -10,8 +10,8 @@ use crate::access_log::{AccessLog, LogEntries};
 use crate::balancing::{Balancing, ClientBy};
 use crate::health_check::HealthCheck;
 use crate::locality::{Locality, Place};
-use crate::policy::Access;
 use crate::outlier::OutlierEjection;
+use crate::policy::Access;
 
 /// A whole configuration: all files together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

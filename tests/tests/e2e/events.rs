@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_lab::{Backend, Lab, LabError, Service, Supervisor, eventually, isolated, render};
-use holdfast_tests::scrape::scrape;
 use holdfast_protocol::handover::ConfigState;
+use holdfast_tests::scrape::scrape;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

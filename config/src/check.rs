@@ -10,6 +10,7 @@ use crate::health_check;
 use crate::limit::{MAX_ENDPOINTS, MAX_FRONTENDS, MAX_SERVICES};
 use crate::locality::{self, Clash};
 use crate::model::{Endpoint, Port, Protocol};
+use crate::outlier;
 
 /// What clients connect to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +39,7 @@ pub(crate) fn all(
         check.table_size(located);
         check.locality(located, is_placed);
         check.health_check(located);
+        check.outlier(located);
     }
     let frontends = check.frontends(services);
     let addresses: HashSet<IpAddr> = frontends.keys().map(|frontend| frontend.address).collect();
@@ -201,6 +203,13 @@ impl Check<'_> {
         if let (Some(at), Some(message)) =
             (located.health_check, health_check::clash(&located.service))
         {
+            self.report(located, at, message);
+        }
+    }
+
+    /// Something tells of the endpoints.
+    fn outlier(&mut self, located: &Located) {
+        if let (Some(at), Some(message)) = (located.outlier, outlier::clash(&located.service)) {
             self.report(located, at, message);
         }
     }

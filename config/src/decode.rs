@@ -17,6 +17,7 @@ use crate::limits::limits;
 use crate::locality::{self, Locality};
 use crate::model::{Endpoint, Enrolment, NoEndpoint, Port, Protocol, Service};
 use crate::once::Said;
+use crate::outlier;
 use crate::policy;
 use crate::report::Report;
 use crate::scalar::{address, one_of, port_name, service_name, whole_number};
@@ -37,6 +38,8 @@ pub(crate) struct Located {
     pub(crate) balancing: balancing::Positions,
     /// Of what `health_check` says, if it says something valid.
     pub(crate) health_check: Option<Position>,
+    /// Likewise of `outlier_ejection`.
+    pub(crate) outlier: Option<Position>,
     /// One for each endpoint of the service.
     pub(crate) endpoints: Vec<Position>,
     /// Whether every endpoint that is listed could be told: what is said about all of them would
@@ -62,12 +65,13 @@ const FILE_KEYS: [&str; 7] = [
     policy::decode::KEYS[1],
     policy::decode::INBOUND_KEY,
 ];
-const SERVICE_KEYS: [&str; 9] = [
+const SERVICE_KEYS: [&str; 10] = [
     "name",
     "addresses",
     "ports",
     "load_balancing",
     health_check::KEY,
+    outlier::KEY,
     "no_endpoint",
     "limits",
     access_log::KEY,
@@ -142,6 +146,8 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
     let health_check =
         fields.get(health_check::KEY).and_then(|node| health_check::decode(node, report));
     let checked_at = health_check.as_ref().map(|decoded| decoded.position);
+    let outlier = fields.get(outlier::KEY).and_then(|node| outlier::decode(node, report));
+    let outlier_at = outlier.as_ref().map(|decoded| decoded.position);
     let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
     let limits = fields.get("limits").and_then(|node| limits(node, report));
     let access_log =
@@ -157,6 +163,7 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
             policy: balancing.policy,
             balancing: balancing.balancing,
             health_check: health_check.map(|decoded| decoded.check),
+            outlier_ejection: outlier.map(|decoded| decoded.ejection),
             no_endpoint: no_endpoint.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
             access_log,
@@ -164,6 +171,7 @@ fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located>
         },
         balancing: balancing.positions,
         health_check: checked_at,
+        outlier: outlier_at,
         endpoints_whole: listed.len() == endpoint_positions.len(),
         position,
         addresses: address_positions,

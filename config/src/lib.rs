@@ -16,7 +16,7 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `balancing` is what `load_balancing` says, `health_check` the key of that name, `policy` what access
+//! `balancing` is what `load_balancing` says, `health_check` the key of that name, `outlier` that of `outlier_ejection`, `policy` what access
 //! policies say, `access_log` both, and `enrolment` what stands beside the services, `once` for all files; `check` compares
 //! services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
@@ -39,6 +39,7 @@ mod limits;
 mod locality;
 mod model;
 mod once;
+mod outlier;
 mod policy;
 mod read;
 mod report;
@@ -56,6 +57,7 @@ pub use model::{
     ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Rate,
     Service,
 };
+pub use outlier::{FailureRate, OutlierEjection};
 pub use policy::{
     Access, AccessPolicy, Action, Cidr, Direction, Group, Identity, PortRange, Rule, Side,
 };

@@ -72,6 +72,22 @@ pub const MAX_CHECK_HOST_BYTES: usize = 259;
 /// Most statuses and ranges of them that a health check expects.
 pub const MAX_EXPECTED_STATUSES: usize = 64;
 
+/// Most failures, and most attempts, that an outlier ejection waits for: with more it comes too late to
+/// help anybody.
+pub const MAX_FAILURES: u32 = 100_000;
+
+/// Shortest time over which a failure rate is taken: endpoints are looked at several times in it.
+pub const MIN_RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest time over which a failure rate is taken.
+pub const MAX_RATE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Shortest ejection: each writes the tables of its service twice.
+pub const MIN_EJECTION_TIME: Duration = Duration::from_secs(1);
+
+/// Longest ejection.
+pub const MAX_EJECTION_TIME: Duration = Duration::from_secs(24 * 3600);
+
 /// Deepest nesting. The language itself nests six deep.
 pub const MAX_DEPTH: usize = 16;
 

@@ -10,6 +10,7 @@ use crate::access_log::{AccessLog, LogEntries};
 use crate::balancing::{Balancing, ClientBy};
 use crate::health_check::HealthCheck;
 use crate::locality::{Locality, Place};
+use crate::outlier::OutlierEjection;
 use crate::policy::Access;
 
 /// A whole configuration: all files together.
@@ -58,6 +59,8 @@ pub struct Service {
     pub access_log: Option<LogEntries>,
     /// How endpoints are checked; without it all of them count as healthy.
     pub health_check: Option<HealthCheck>,
+    /// When endpoints are kept out because connections to them failed; without it never.
+    pub outlier_ejection: Option<OutlierEjection>,
     /// Where connections go. If there are any, at least one has a weight above 0; and if the
     /// service has an IPv4 address, at least one of those is an IPv4 endpoint.
     pub endpoints: Vec<Endpoint>,

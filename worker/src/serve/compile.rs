@@ -1,12 +1,12 @@
 //! From a configuration to what the tables should say. Pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
 use holdfast_config::{
     Access, AccessLog, Config, Diagnostics, Endpoint, Enrolment, Locality, NoEndpoint, Port,
-    Protocol, Service, Sources, WhenAllUnhealthy, parse,
+    Protocol, Service, Sources, parse,
 };
 use holdfast_protocol::kernel::{
     Address, EndpointSlot, FrontendKey, PROTOCOL_TCP, PROTOCOL_UDP, ServiceRecord, mapped,
@@ -14,7 +14,7 @@ use holdfast_protocol::kernel::{
 
 use super::alias::Row;
 use super::aside::{self, Aside};
-use super::health_check::checked::{Checked, checked_at};
+use super::health_check::checked::{Checked, uses_all};
 use super::spread::{Chosen, Spread, chosen, spread};
 use super::tables::desired::{Desired, DesiredService, Table};
 
@@ -33,7 +33,7 @@ const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 pub struct Compiled {
     /// What it asks of the tables while everybody is healthy.
     pub desired: Arc<Desired>,
-    /// The services whose endpoints are checked.
+    /// The services whose endpoints are checked, or may be ejected.
     pub checked: Vec<Checked>,
     /// Where the node is.
     pub node: Option<Locality>,
@@ -108,19 +108,19 @@ fn compile_placed(config: &Config) -> (Desired, Vec<Range<usize>>) {
     (Desired { services }, places)
 }
 
-/// The tables of `service` while only those endpoints are healthy of which `is_healthy` says so by
-/// where they are checked; in the order in which a configuration's are compiled.
+/// The tables of `service` while only those endpoints are healthy of which `is_healthy` says so for a
+/// port; in the order in which a configuration's are compiled.
 #[must_use]
 pub fn tables(
     service: &Service,
     node: Option<&Locality>,
-    is_healthy: impl Fn(SocketAddr) -> bool,
+    is_healthy: impl Fn(&Port, &Endpoint) -> bool,
 ) -> Vec<Table> {
     let mut tables = Vec::new();
     // Most ports have the same endpoints out of order as the one before.
     let mut former: Option<(Vec<bool>, Vec<Side<'_>>)> = None;
     for port in &service.ports {
-        let is_healthy = |endpoint: &Endpoint| is_healthy(checked_at(service, port, endpoint));
+        let is_healthy = |endpoint: &Endpoint| is_healthy(port, endpoint);
         let healthy: Vec<bool> = service.endpoints.iter().map(is_healthy).collect();
         let sides = match former.take() {
             Some((same, sides)) if same == healthy => sides,
@@ -172,10 +172,7 @@ impl<'a> Side<'a> {
             chosen(service, node, &candidates, is_healthy)
         };
         let mut chosen = choose(&|endpoint| endpoint.is_usable() && is_healthy(endpoint));
-        let check = service.health_check.as_ref();
-        let uses_all =
-            check.is_some_and(|check| check.when_all_unhealthy == WhenAllUnhealthy::UseAll);
-        if chosen.is_empty() && uses_all {
+        if chosen.is_empty() && uses_all(service) {
             chosen = choose(&Endpoint::is_usable);
         }
         let spread = spread(service, &chosen);

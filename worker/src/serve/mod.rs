@@ -42,6 +42,7 @@ pub mod log;
 pub mod maglev;
 pub mod memory;
 pub mod offer;
+pub mod outlier;
 pub mod policy;
 pub mod privilege;
 pub mod queries;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use holdfast_bpf::BpfError;
 use holdfast_protocol::control::{EndpointRow, PolicyRow, ServiceRow, TrafficRow, WorkerAnswer};
@@ -57,16 +58,18 @@ struct Counted {
     /// Whether a table has it.
     is_used: bool,
     state: &'static str,
-    /// Why it is unhealthy; empty otherwise.
+    /// Why it is kept out; empty otherwise.
     reason: String,
     numbers: Vec<u32>,
 }
 
 /// One that is not healthy.
 const UNHEALTHY: &str = "unhealthy";
+/// One that is out for a time, because connections to it failed.
+const EJECTED: &str = "ejected";
 /// One whose first check has not ended.
 const UNCHECKED: &str = "unchecked";
-/// Behind the reason why an endpoint is unhealthy that gets connections.
+/// Behind the reason why an endpoint is kept out that gets connections.
 const USED_ALL_THE_SAME: &str = "; used all the same, for want of a healthy one";
 
 impl Counted {
@@ -81,8 +84,8 @@ impl Counted {
 pub struct View<'a> {
     /// The configuration on disk.
     pub compiled: Option<&'a Compiled>,
-    /// The health of endpoints, and the configuration in force that they are of.
-    pub checked: Option<(&'a Health, &'a Compiled)>,
+    /// The health of endpoints, the configuration in force that they are of, and what time it is.
+    pub checked: Option<(&'a Health, &'a Compiled, Instant)>,
 }
 
 impl Snapshot {
@@ -119,7 +122,7 @@ impl Snapshot {
             by_port.insert((record.service, (record.port_be, record.protocol)), at);
         }
         let mut standings: HashMap<usize, Vec<Standing>> = HashMap::new();
-        for standing in checked.iter().flat_map(|(health, of)| health.standings(of)) {
+        for standing in checked.iter().flat_map(|(health, of, now)| health.standings(of, *now)) {
             if let Some(at) = by_port.get(&(standing.service, standing.port)) {
                 standings.entry(*at).or_default().push(standing);
             }
@@ -211,12 +214,14 @@ impl Port {
                 (Verdict::Healthy, None) => STANDBY,
                 (Verdict::Unchecked, _) => UNCHECKED,
                 (Verdict::Unhealthy, _) => UNHEALTHY,
+                (Verdict::Ejected, _) => EJECTED,
             };
             let Some(used) = used else {
                 self.endpoints.push(Counted::unused(endpoint, state, reason));
                 continue;
             };
-            let how = if verdict == Verdict::Unhealthy { USED_ALL_THE_SAME } else { "" };
+            let is_kept_out = matches!(verdict, Verdict::Unhealthy | Verdict::Ejected);
+            let how = if is_kept_out { USED_ALL_THE_SAME } else { "" };
             for at in used {
                 let counted = &mut self.endpoints[*at];
                 (counted.state, counted.reason) = (state, format!("{reason}{how}"));

@@ -26,6 +26,10 @@ const SETTLING: Duration = Duration::from_millis(20);
 /// up: one that is made is known this much later at the latest. A look costs two system calls per path.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is looked at what becomes of connections to endpoints that may be ejected: an outlier gets
+/// connections for so much longer at most. A look reads some words of mapped memory for each endpoint.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Why a worker ends whose configuration asks for health checks, and did not before.
 const CANNOT_CONNECT: &str = "the configuration asks for health checks by now, which only a new worker may make: this one has \
      given up connecting";
@@ -44,6 +48,8 @@ pub struct Tables {
     turning: bool,
     /// The stay of rest that is being waited for.
     resting: Option<u64>,
+    /// Whether a look at what becomes of connections is due some time.
+    is_looking: bool,
 }
 
 /// Something else is on disk.
@@ -137,6 +143,7 @@ impl Tables {
             cannot_connect: false,
             turning: false,
             resting: None,
+            is_looking: false,
         }
     }
 
@@ -151,10 +158,23 @@ impl Tables {
                 checks.do_send(Targets { generation, watches });
             }
         }
+        self.look_or_not(ctx);
         match result {
             Ok(()) => self.see_to_next(ctx),
             Err(SessionError::Refused(reason)) => self.link.do_send(End::Refused(reason)),
             Err(error) => self.link.do_send(End::Failed(error.to_string())),
+        }
+    }
+
+    /// Looks at what becomes of connections from time to time, as long as the configuration asks for it.
+    fn look_or_not(&mut self, ctx: &mut Context<Self>) {
+        if self.session.is_looking() && !self.is_looking {
+            self.is_looking = true;
+            ctx.run_later(LOOK_INTERVAL, |actor, ctx| {
+                actor.is_looking = false;
+                let result = actor.session.look(Instant::now());
+                actor.after(result, ctx);
+            });
         }
     }
 

@@ -1,33 +1,36 @@
-//! The services of a configuration whose endpoints are checked.
+//! The services of a configuration whose endpoints may be kept out, by checks or by ejection.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use holdfast_config::{Endpoint, HealthCheck, Locality, Port, Service};
+use holdfast_config::{Endpoint, HealthCheck, Locality, Port, Service, WhenAllUnhealthy};
 
 use super::target::Target;
 use crate::serve::locality;
 
-/// A service whose endpoints are checked, kept as it was configured: its tables change with their health.
+/// A service whose endpoints are checked, or ejected when they fail, kept as it was configured: its tables
+/// change with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// The service.
     pub service: Service,
     /// Its name, as its targets have it.
     pub name: Arc<str>,
-    /// How its endpoints are checked.
-    pub check: Arc<HealthCheck>,
+    /// How its endpoints are checked, if they are.
+    pub check: Option<Arc<HealthCheck>>,
     /// Its part of the tables' services.
     pub at: Range<usize>,
 }
 
 impl Checked {
-    /// `service`, if its endpoints are checked.
+    /// `service`, if its endpoints are checked or may be ejected.
     #[must_use]
     pub fn new(service: Service, at: Range<usize>) -> Option<Self> {
-        let check = Arc::new(service.health_check.clone()?);
-        Some(Self { name: Arc::from(service.name.as_str()), service, check, at })
+        let check = service.health_check.clone().map(Arc::new);
+        let is_concerned = check.is_some() || service.outlier_ejection.is_some();
+        let name = Arc::from(service.name.as_str());
+        is_concerned.then_some(Self { service, name, check, at })
     }
 
     /// The target that is checked at `address`.
@@ -54,6 +57,16 @@ impl Checked {
 #[must_use]
 pub fn is_asked(service: &Service, node: Option<&Locality>, endpoint: &Endpoint) -> bool {
     endpoint.is_usable() && level(service, node, endpoint).is_some()
+}
+
+/// Whether connections go to all usable endpoints of `service` when all of them are kept out: without a word
+/// on it they do, because failures everywhere often say more about who connects.
+#[must_use]
+pub fn uses_all(service: &Service) -> bool {
+    match &service.health_check {
+        Some(check) => check.when_all_unhealthy == WhenAllUnhealthy::UseAll,
+        None => service.outlier_ejection.is_some(),
+    }
 }
 
 /// When `endpoint` is used: those of the lowest number first; `None`: never.

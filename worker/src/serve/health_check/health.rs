@@ -1,14 +1,20 @@
 //! What is known of the endpoints of the configuration in force, and the tables that follow. Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Instant;
 
+use holdfast_config::{Endpoint, Port, Protocol};
+use holdfast_protocol::kernel::endpoint::EndpointState;
 use holdfast_protocol::kernel::{EndpointSlot, SERVICE_NAME_BYTES, ServiceRecord};
 
-use super::checked::{Checked, sent_to};
+use super::checked::{Checked, checked_at, sent_to};
 use super::recall::recall;
 use super::target::{Change, Counts, Prior, Target, Verdict, Watch};
 use crate::serve::compile::{Compiled, kernel_address, padded, protocol, tables};
+use crate::serve::outlier::ejections::{Ejection, Ejections};
 use crate::serve::tables::desired::{Desired, Table};
 use crate::serve::tables::observe::Observed;
 
@@ -19,6 +25,7 @@ const FORMER: &str = "found unhealthy by the former worker";
 #[derive(Debug, Default)]
 pub struct Health {
     known: HashMap<Target, Known>,
+    ejections: Ejections,
     /// Grows whenever a verdict changes.
     version: u64,
     /// The version that the tables follow.
@@ -43,7 +50,7 @@ struct Known {
     reason: String,
 }
 
-/// An endpoint that is checked, as people see it.
+/// An endpoint that may be kept out, as people see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The service's name, as its record has it.
@@ -54,7 +61,7 @@ pub struct Standing {
     pub endpoint: EndpointSlot,
     /// What it is taken for.
     pub verdict: Verdict,
-    /// Why, if it is unhealthy.
+    /// Why, if it is kept out.
     pub reason: String,
 }
 
@@ -70,16 +77,31 @@ impl Health {
         let node = compiled.node.as_ref();
         let is_new = |checked: &&Checked| {
             let mut asked = checked.asked(node);
-            asked.any(|(_, _, address)| !self.known.contains_key(&checked.target(address)))
+            checked.check.is_some()
+                && asked.any(|(_, _, address)| !self.known.contains_key(&checked.target(address)))
         };
         let new: Vec<&Checked> = compiled.checked.iter().filter(is_new).collect();
         let programmed: HashMap<&ServiceRecord, Option<&Table>> =
             observed.services.iter().rev().map(|it| (&it.record, it.table.as_ref())).collect();
         let absent = if is_first { Prior::Unhealthy } else { Prior::Unchecked };
-        for checked in new {
-            let table = |record: &ServiceRecord| programmed.get(record).copied().flatten();
+        let table = |record: &ServiceRecord| programmed.get(record).copied().flatten();
+        for checked in compiled.checked.iter().filter(|it| it.service.outlier_ejection.is_some()) {
             let whole = &compiled.desired.services[checked.at.clone()];
-            for (address, prior) in recall(checked, node, whole, table, absent) {
+            let key = |port: &Port, endpoint: &Endpoint| {
+                (port.protocol, port.port, sent_to(port, endpoint))
+            };
+            let priors = recall(checked, node, whole, table, absent, key);
+            // Nobody knows which of the two it was, so it is both.
+            let was_out = |port: NonZeroU16, address: SocketAddr| {
+                priors.get(&(Protocol::Tcp, port, address)) == Some(&Prior::Unhealthy)
+            };
+            self.ejections.meet(checked, node, was_out);
+        }
+        for checked in new {
+            let whole = &compiled.desired.services[checked.at.clone()];
+            let key =
+                |port: &Port, endpoint: &Endpoint| checked_at(&checked.service, port, endpoint);
+            for (address, prior) in recall(checked, node, whole, table, absent, key) {
                 let verdict = prior.verdict();
                 let is_unhealthy = verdict == Verdict::Unhealthy;
                 let reason = if is_unhealthy { FORMER.to_owned() } else { String::new() };
@@ -131,7 +153,7 @@ impl Health {
             let node = compiled.node.as_ref();
             let is_affected = |checked: &Checked| {
                 let mut asked = checked.asked(node);
-                asked.any(|(_, _, address)| !self.is_healthy(&checked.target(address)))
+                asked.any(|(port, endpoint, _)| !self.is_in(checked, port, endpoint))
             };
             self.remake(compiled, Arc::clone(&compiled.desired), is_affected)
         };
@@ -148,8 +170,8 @@ impl Health {
         is_concerned: impl Fn(&Checked) -> bool,
     ) -> Arc<Desired> {
         for checked in compiled.checked.iter().filter(|checked| is_concerned(checked)) {
-            let is_healthy = |address| self.is_healthy(&checked.target(address));
-            let tables = tables(&checked.service, compiled.node.as_ref(), is_healthy);
+            let is_in = |port: &Port, endpoint: &Endpoint| self.is_in(checked, port, endpoint);
+            let tables = tables(&checked.service, compiled.node.as_ref(), is_in);
             for (at, table) in checked.at.clone().zip(tables) {
                 if desired.services[at].table != table {
                     Arc::make_mut(&mut desired).services[at].table = table;
@@ -163,9 +185,56 @@ impl Health {
         self.known.get(target).is_some_and(|known| known.verdict == Verdict::Healthy)
     }
 
+    /// Whether connections of `port` may go to `endpoint`: neither checks nor ejection say no.
+    fn is_in(&self, checked: &Checked, port: &Port, endpoint: &Endpoint) -> bool {
+        let is_healthy =
+            || self.is_healthy(&checked.target(checked_at(&checked.service, port, endpoint)));
+        let is_out = self.ejections.is_out(&checked.name, port, &sent_to(port, endpoint));
+        !is_out && (checked.check.is_none() || is_healthy())
+    }
+
+    /// Whether the endpoints of some service are looked at.
+    #[must_use]
+    pub fn ejects(&self) -> bool {
+        !self.ejections.is_empty()
+    }
+
+    /// Those that are ejected.
+    #[must_use]
+    pub const fn ejections(&self) -> &Ejections {
+        &self.ejections
+    }
+
+    /// Whether the tables have to be read back before the next [`look`](Self::look), for
+    /// [`place`](Self::place).
+    #[must_use]
+    pub const fn is_displaced(&self) -> bool {
+        self.ejections.is_displaced()
+    }
+
+    /// Finds out under which numbers the endpoints of `compiled` are counted.
+    pub fn place(&mut self, compiled: &Compiled, observed: &Observed) {
+        self.ejections.place(compiled, observed);
+    }
+
+    /// Looks at what is counted of the endpoints of `compiled`, which is in force; those that are ejected
+    /// by it, or back.
+    pub fn look(
+        &mut self,
+        compiled: &Compiled,
+        state: impl Fn(u32) -> EndpointState,
+        now: Instant,
+    ) -> Vec<Ejection> {
+        let turned = self.ejections.look(compiled, state, now);
+        self.turned.extend(turned.iter().map(|it| Arc::clone(&it.service)));
+        self.version += u64::from(!turned.is_empty());
+        turned
+    }
+
     /// The tables follow `version` now.
-    pub const fn programmed(&mut self, version: u64) {
+    pub fn programmed(&mut self, version: u64) {
         self.programmed = version;
+        self.ejections.displace();
     }
 
     /// Whether they do not follow the newest.
@@ -178,15 +247,17 @@ impl Health {
     /// this list; what else was known is forgotten.
     pub fn watches(&mut self, compiled: &Compiled) -> (u64, Vec<Watch>) {
         self.generation += 1;
+        self.ejections.keep(compiled);
         let mut watches = Vec::new();
         let mut seen = HashSet::new();
         for checked in &compiled.checked {
+            let Some(check) = &checked.check else { continue };
             for (_, _, address) in checked.asked(compiled.node.as_ref()) {
                 let target = checked.target(address);
                 if let Some(known) = self.known.get(&target)
                     && seen.insert(target.clone())
                 {
-                    let (check, prior) = (Arc::clone(&checked.check), known.prior);
+                    let (check, prior) = (Arc::clone(check), known.prior);
                     watches.push(Watch { target, check, prior });
                 }
             }
@@ -195,15 +266,26 @@ impl Health {
         (self.generation, watches)
     }
 
-    /// Every endpoint of `compiled` that is checked, once for each port of its service.
+    /// Every endpoint of `compiled` that may be kept out, once for each port of its service, as of `now`.
     #[must_use]
-    pub fn standings(&self, compiled: &Compiled) -> Vec<Standing> {
+    pub fn standings(&self, compiled: &Compiled, now: Instant) -> Vec<Standing> {
         let mut standings = Vec::new();
         for checked in &compiled.checked {
             let service = padded(&checked.service.name);
             for (port, endpoint, address) in checked.asked(compiled.node.as_ref()) {
-                let Some(known) = self.known.get(&checked.target(address)) else { continue };
                 let there = sent_to(port, endpoint);
+                let known = self.known.get(&checked.target(address));
+                let (verdict, reason) = match known {
+                    Some(known) => (known.verdict, known.reason.clone()),
+                    None if checked.check.is_some() => continue,
+                    None => (Verdict::Healthy, String::new()),
+                };
+                let ejected = self.ejections.reason(&checked.name, port, &there, now);
+                let (verdict, reason) = match ejected {
+                    // What a check has found says more.
+                    Some(ejected) if verdict != Verdict::Unhealthy => (Verdict::Ejected, ejected),
+                    _ => (verdict, reason),
+                };
                 standings.push(Standing {
                     service,
                     port: (port.port.get().to_be(), protocol(port.protocol)),
@@ -215,8 +297,8 @@ impl Health {
                         alias: 0,
                         state: EndpointSlot::NO_STATE,
                     },
-                    verdict: known.verdict,
-                    reason: known.reason.clone(),
+                    verdict,
+                    reason,
                 });
             }
         }
@@ -234,7 +316,7 @@ impl Health {
 
     fn count(&self, compiled: &Compiled) -> HashMap<PortOfService, u32> {
         let mut unhealthy = HashMap::new();
-        for checked in &compiled.checked {
+        for checked in compiled.checked.iter().filter(|checked| checked.check.is_some()) {
             let service = padded(&checked.service.name);
             for (port, _, address) in checked.asked(compiled.node.as_ref()) {
                 let port = (port.port.get().to_be(), protocol(port.protocol));

@@ -9,12 +9,12 @@
 //! and never gets connections that it should not.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::hash::Hash;
 
-use holdfast_config::{Endpoint, Locality, Port, WhenAllUnhealthy};
+use holdfast_config::{Endpoint, Locality, Port};
 use holdfast_protocol::kernel::{Address, ServiceRecord};
 
-use super::checked::{Checked, checked_at, is_asked, level, sent_to};
+use super::checked::{Checked, is_asked, level, sent_to, uses_all};
 use super::target::Prior;
 use crate::serve::compile::{kernel_address, records};
 use crate::serve::tables::desired::{DesiredService, Table};
@@ -34,24 +34,25 @@ enum Opinion {
     Absent,
 }
 
-/// What the tables say of where the endpoints of `checked` are checked. `whole` are its tables while
-/// everybody is healthy, `table` finds the one that is published for a record, and `absent` is what a
-/// missing endpoint is taken for.
+/// What the tables say of the endpoints of `checked`, by what `key` makes of each at each port: what is
+/// checked there, say. `whole` are its tables while everybody is healthy, `table` finds the one that is
+/// published for a record, and `absent` is what a missing endpoint is taken for.
 #[must_use]
-pub fn recall<'t>(
+pub fn recall<'t, K: Eq + Hash>(
     checked: &Checked,
     node: Option<&Locality>,
     whole: &[DesiredService],
     table: impl Fn(&ServiceRecord) -> Option<&'t Table>,
     absent: Prior,
-) -> HashMap<SocketAddr, Prior> {
-    let mut opinions: HashMap<SocketAddr, Opinion> = HashMap::new();
+    key: impl Fn(&Port, &Endpoint) -> K,
+) -> HashMap<K, Prior> {
+    let mut opinions: HashMap<K, Opinion> = HashMap::new();
     let service = &checked.service;
     for ((port, record), whole) in records(service).zip(whole) {
         let asked: Vec<&Endpoint> =
             service.endpoints.iter().filter(|it| is_asked(service, node, it)).collect();
         let mut note = |endpoint: &Endpoint, opinion: Opinion| {
-            let noted = opinions.entry(checked_at(service, port, endpoint)).or_insert(opinion);
+            let noted = opinions.entry(key(port, endpoint)).or_insert(opinion);
             *noted = opinion.max(*noted);
         };
         let Some(table) = table(&record) else {
@@ -84,7 +85,7 @@ pub fn recall<'t>(
         Opinion::Present => Prior::Healthy,
         Opinion::Absent => absent,
     };
-    opinions.into_iter().map(|(address, opinion)| (address, prior(opinion))).collect()
+    opinions.into_iter().map(|(key, opinion)| (key, prior(opinion))).collect()
 }
 
 /// The endpoints of a table.
@@ -100,8 +101,7 @@ impl Present {
             table.endpoints.iter().map(|slot| (slot.address, slot.port_be)).collect()
         };
         let (addresses, whole) = (addresses(table), addresses(whole));
-        let uses_all = checked.check.when_all_unhealthy == WhenAllUnhealthy::UseAll;
-        Self { perhaps: uses_all && addresses == whole, addresses }
+        Self { perhaps: uses_all(&checked.service) && addresses == whole, addresses }
     }
 
     fn has(&self, port: &Port, endpoint: &Endpoint) -> bool {

@@ -49,6 +49,8 @@ pub enum Verdict {
     Unchecked,
     /// It gets none.
     Unhealthy,
+    /// It gets none for a time, whatever checks say.
+    Ejected,
 }
 
 impl Prior {

@@ -1,11 +1,14 @@
 //! The health of endpoints: what checks find changes the tables of what is in force, and nothing else.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Role, Session, Work};
+use super::{Role, Session, SessionError, Work};
 use crate::serve::compile::Compiled;
 use crate::serve::health_check::target::{Change, Counts, Verdict, Watch};
-use crate::serve::tables::observe::Observed;
+use crate::serve::outlier::ejections::Ejection;
+use crate::serve::tables::maps::Counters as _;
+use crate::serve::tables::observe::{Observed, observe};
 use crate::serve::tables::plan::DoesNotFit;
 
 impl Session {
@@ -20,6 +23,34 @@ impl Session {
             *work = Work::Due;
         }
         turned.iter().for_each(log);
+    }
+
+    /// Whether this worker looks at what becomes of connections to endpoints.
+    #[must_use]
+    pub fn is_looking(&self) -> bool {
+        self.in_force.is_some() && self.health.ejects()
+    }
+
+    /// Looks at it, and ejects endpoints, or has them back.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to list the frontends.
+    pub fn look(&mut self, now: Instant) -> Result<(), SessionError> {
+        // While tables are being written it is not known under which numbers there is something.
+        let Role::Granted { maps, work: work @ Work::Settled, .. } = &mut self.role else {
+            return Ok(());
+        };
+        let Some(in_force) = &self.in_force else { return Ok(()) };
+        if self.health.is_displaced() {
+            self.health.place(in_force, &observe(maps)?);
+        }
+        let turned = self.health.look(in_force, |number| maps.endpoint_state(number), now);
+        if !turned.is_empty() {
+            *work = Work::Due;
+        }
+        turned.iter().for_each(log_ejection);
+        Ok(())
     }
 
     /// What is to be checked from now on, if that is something else than before, and the generation of
@@ -79,12 +110,23 @@ impl Session {
     }
 }
 
+fn log_ejection(Ejection { service, port, turn }: &Ejection) {
+    let (service, endpoint) = (&**service, turn.address);
+    match &turn.out {
+        None => tracing::info!(service, port, %endpoint, "back: gets new connections again"),
+        Some((cause, time)) => {
+            let reason = cause.to_string();
+            tracing::warn!(service, port, %endpoint, reason, ?time, "ejected: gets no new connections");
+        }
+    }
+}
+
 fn log(change: &Change) {
     let Change { target, verdict, reason } = change;
     let (service, endpoint) = (&*target.service, target.address);
     match verdict {
         Verdict::Healthy => tracing::info!(service, %endpoint, "healthy: gets new connections"),
-        Verdict::Unchecked | Verdict::Unhealthy => {
+        Verdict::Unchecked | Verdict::Unhealthy | Verdict::Ejected => {
             tracing::warn!(service, %endpoint, reason, "unhealthy: gets no new connections");
         }
     }

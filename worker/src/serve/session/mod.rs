@@ -389,7 +389,7 @@ impl Session {
             return Ok(());
         }
         let compiled = self.latest.as_ref().and_then(|loaded| loaded.as_deref().ok());
-        let checked = self.in_force.as_deref().map(|it| (&self.health, it));
+        let checked = self.in_force.as_deref().map(|it| (&self.health, it, now));
         let view = View { compiled, checked };
         let body = match &self.role {
             Role::Shadow { maps, .. } => self.queries.answer(query, maps, view, now),

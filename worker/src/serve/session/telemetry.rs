@@ -1,6 +1,12 @@
 //! What a scrape asks of the estate. It changes nothing.
 
+use std::num::NonZeroU16;
+
+use holdfast_protocol::kernel::PROTOCOL_TCP;
+
 use super::{Role, Session};
+use crate::serve::outlier::ejections::Ejections;
+use crate::serve::tables::desired::name;
 use crate::serve::tables::estate::Reader as _;
 use crate::serve::tables::maps::Counters as _;
 use crate::serve::telemetry::Facts;
@@ -23,6 +29,7 @@ impl Session {
             capacity: Some(capacity),
             frontends: self.frontends,
             checks: self.health.counts(),
+            ejections: self.health.ejections().counts(),
             events: Some(events),
             is_settled: matches!(self.role, Role::Granted { unanswered: None, .. }),
         };
@@ -34,7 +41,23 @@ impl Session {
                 let port = (record.service, (record.port_be, record.protocol));
                 service.unhealthy = unhealthy.get(&port).copied().unwrap_or(0);
             }
+            if self.health.ejects() {
+                count_ejected(self.health.ejections(), &mut page);
+            }
         }
         Ok((page, facts))
+    }
+}
+
+/// Notes of each service how many of its endpoints are ejected.
+fn count_ejected(ejections: &Ejections, page: &mut Page) {
+    for service in &mut page.services {
+        let record = &service.record;
+        if record.protocol == PROTOCOL_TCP
+            && let Some(port) = NonZeroU16::new(u16::from_be(record.port_be))
+        {
+            let out = ejections.out(&name(&record.service), port);
+            service.ejected = out.try_into().unwrap_or(u32::MAX);
+        }
     }
 }

@@ -68,7 +68,7 @@ impl ShadowMaps {
             policies: MappedArray::map(estate.policies)?,
             policy_counters: PerCpuArray::new(estate.policy_counters)?,
             events: RingBuffer::new(estate.events)?,
-            event_control: MappedArray::map_later(estate.event_control)?,
+            event_control: MappedArray::map(estate.event_control)?,
         }))
     }
 
@@ -158,6 +158,7 @@ impl Maps {
         self.traffic.let_go();
         self.policy_head.let_go();
         self.policies.let_go();
+        self.event_control.let_go();
     }
 
     fn protect(&mut self, writable: bool) -> Result<(), BpfError> {

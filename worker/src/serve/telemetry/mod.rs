@@ -21,6 +21,7 @@ use holdfast_protocol::handover::{ConfigReport, Vitals};
 use holdfast_protocol::kernel::event::EventControl;
 
 use super::health_check::target::Counts;
+use super::outlier::ejections;
 use super::tables::estate::Capacity;
 
 /// What is known beside the maps' contents.
@@ -47,6 +48,8 @@ pub struct Facts {
     pub frontends: Option<u64>,
     /// Health checks that have ended since this worker started to write.
     pub checks: Counts,
+    /// Endpoints that were ejected since.
+    pub ejections: ejections::Counts,
     /// How many events were told, and how many were lost.
     pub events: Option<EventControl>,
     /// Whether the grant was answered: the tables are as the configuration says, or as they were when

@@ -21,6 +21,8 @@ pub struct Counted {
     pub endpoints: u32,
     /// Endpoints of its port that are not healthy, as far as they are checked.
     pub unhealthy: u32,
+    /// Endpoints of its port that are ejected.
+    pub ejected: u32,
     /// Over all CPUs.
     pub counters: ServiceCounters,
     /// What became of its connections, if there were any: most services of a large estate are idle.
@@ -57,6 +59,7 @@ pub fn page<M: Reader + Counters>(maps: &M, from: u32) -> Result<Page, BpfError>
         record: maps.record(*number),
         endpoints: endpoints(maps, *number, *head),
         unhealthy: 0,
+        ejected: 0,
         counters: counters[(number - first) as usize],
         traffic: Some(maps.traffic(*number))
             .filter(|traffic| *traffic != Traffic::default())

@@ -129,6 +129,11 @@ pub const FAMILIES: &[OfServices] = &[
         "Endpoints of the service that are kept from new connections because they are not healthy.",
         |row| row.unhealthy,
     ),
+    gauge(
+        "holdfast_service_endpoints_ejected",
+        "Endpoints of the service that are kept from new connections because connections to them failed.",
+        |row| row.ejected,
+    ),
     histogram(
         "holdfast_service_handshake_duration_seconds",
         "How long TCP connections took to be established.",
@@ -160,6 +165,8 @@ pub struct Row {
     pub endpoints: u64,
     /// Of both families together.
     pub unhealthy: u64,
+    /// Likewise.
+    pub ejected: u64,
     /// The sum of both.
     pub counters: ServiceCounters,
     /// Likewise.
@@ -183,13 +190,21 @@ impl Rows {
             let at = *self.places.entry(port).or_insert_with(|| {
                 let (labels, counters) = (labels_of(&port), ServiceCounters::default());
                 let traffic = Cow::Borrowed(&NO_TRAFFIC);
-                rows.push(Row { labels, endpoints: 0, unhealthy: 0, counters, traffic });
+                rows.push(Row {
+                    labels,
+                    endpoints: 0,
+                    unhealthy: 0,
+                    ejected: 0,
+                    counters,
+                    traffic,
+                });
                 rows.len() - 1
             });
             let row = &mut self.rows[at];
             row.endpoints = row.endpoints.max(one.endpoints.into());
             // Both families say the same of the port.
             row.unhealthy = one.unhealthy.into();
+            row.ejected = one.ejected.into();
             row.counters = plus(row.counters, &one.counters);
             if let Some(traffic) = &one.traffic {
                 add(row.traffic.to_mut(), traffic);
@@ -298,7 +313,14 @@ mod tests {
         let counters = ServiceCounters { connections, refused: 1, ..ServiceCounters::default() };
         let traffic = Traffic { established: connections, ..NO_TRAFFIC };
         let traffic = (connections > 5).then(|| Box::new(traffic));
-        Counted { record, endpoints: u32::from(family), unhealthy: 1, counters, traffic }
+        Counted {
+            record,
+            endpoints: u32::from(family),
+            unhealthy: 1,
+            ejected: 2,
+            counters,
+            traffic,
+        }
     }
 
     #[test]
@@ -311,7 +333,7 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].labels, r#"{service="web",port_name="http",protocol="tcp"}"#);
         assert_eq!((rows[0].counters.connections, rows[0].counters.refused), (8, 2));
-        assert_eq!((rows[0].endpoints, rows[0].unhealthy), (6, 1));
+        assert_eq!((rows[0].endpoints, rows[0].unhealthy, rows[0].ejected), (6, 1, 2));
         assert_eq!((rows[0].traffic.established, rows[1].traffic.established), (0, 7));
         assert_eq!(rows[1].labels, r#"{service="dns",port_name="http",protocol="udp"}"#);
     }

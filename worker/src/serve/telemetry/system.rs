@@ -6,6 +6,7 @@ use holdfast_protocol::handover::{ConfigReport, ConfigState, Origin, Vitals};
 use super::family::{Family, Kind, head, labels, sample, seconds_of_ms, seconds_of_us};
 use super::{Facts, Known};
 use crate::serve::health_check::target::Counts;
+use crate::serve::outlier::ejections;
 
 const BUILD: Family = gauge(
     "holdfast_build_info",
@@ -80,6 +81,13 @@ const CHECKS: Family = Family {
     help: "Health checks that have ended, by what they found, since the worker started to write.",
 };
 
+const EJECTIONS: Family = Family {
+    name: "holdfast_outlier_ejections_total",
+    kind: Kind::Counter,
+    labels: &["reason"],
+    help: "Endpoints that were ejected, by why, since the worker started to write.",
+};
+
 const EVENTS: Family =
     counter("holdfast_events_total", "Events that the kernel programs have told.");
 const EVENTS_LOST: Family = counter(
@@ -108,6 +116,7 @@ pub const FAMILIES: &[Family] = &[
     MAP_USED,
     MAP_CAPACITY,
     CHECKS,
+    EJECTIONS,
     EVENTS,
     EVENTS_LOST,
 ];
@@ -137,6 +146,7 @@ pub fn text(known: &Known, fill: Fill) -> String {
     }
     put_fill(&mut text, facts, fill);
     put_checks(&mut text, facts.checks);
+    put_ejections(&mut text, facts.ejections);
     if let Some(events) = facts.events {
         one(&mut text, &EVENTS, events.told);
         one(&mut text, &EVENTS_LOST, events.lost);
@@ -213,6 +223,14 @@ fn put_checks(text: &mut String, counts: Counts) {
     head(text, &CHECKS);
     for (outcome, count) in [("passed", passed), ("failed", failed), ("undecided", undecided)] {
         sample(text, &CHECKS, &labels(&CHECKS, &[outcome]), count);
+    }
+}
+
+fn put_ejections(text: &mut String, counts: ejections::Counts) {
+    let ejections::Counts { in_a_row, rate } = counts;
+    head(text, &EJECTIONS);
+    for (reason, count) in [("consecutive_failures", in_a_row), ("failure_rate", rate)] {
+        sample(text, &EJECTIONS, &labels(&EJECTIONS, &[reason]), count);
     }
 }
 

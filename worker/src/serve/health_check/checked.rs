@@ -13,7 +13,7 @@ use crate::serve::locality;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// The service.
-    pub service: Service,
+    pub service: Arc<Service>,
     /// Its name, as its targets have it.
     pub name: Arc<str>,
     /// How its endpoints are checked.
@@ -25,7 +25,7 @@ pub struct Checked {
 impl Checked {
     /// `service`, if its endpoints are checked.
     #[must_use]
-    pub fn new(service: Service, at: Range<usize>) -> Option<Self> {
+    pub fn new(service: Arc<Service>, at: Range<usize>) -> Option<Self> {
         let check = Arc::new(service.health_check.clone()?);
         Some(Self { name: Arc::from(service.name.as_str()), service, check, at })
     }

@@ -62,6 +62,12 @@ struct Former {
 }
 
 impl Incremental {
+    /// Whether there is a text to compare the next one with.
+    #[must_use]
+    pub const fn is_following(&self) -> bool {
+        self.former.is_some()
+    }
+
     /// The configuration that `sources` say: what [`parse`](crate::parse) says of them.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use holdfast_config::{Endpoint, Locality, Port, WhenAllUnhealthy};
 use holdfast_protocol::kernel::{Address, ServiceRecord};
@@ -41,7 +42,7 @@ enum Opinion {
 pub fn recall<'t>(
     checked: &Checked,
     node: Option<&Locality>,
-    whole: &[DesiredService],
+    whole: &[Arc<DesiredService>],
     table: impl Fn(&ServiceRecord) -> Option<&'t Table>,
     absent: Prior,
 ) -> HashMap<SocketAddr, Prior> {

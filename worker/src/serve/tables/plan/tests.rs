@@ -65,8 +65,10 @@ fn service(name: u8, addresses: &[u8], ports: &[u16]) -> DesiredService {
 }
 
 fn desired(services: &[(u8, &[u8], &[u16])]) -> Desired {
-    let services =
-        services.iter().map(|(name, addresses, ports)| service(*name, addresses, ports)).collect();
+    let services = services
+        .iter()
+        .map(|(name, addresses, ports)| service(*name, addresses, ports).into())
+        .collect();
     Desired { services }
 }
 
@@ -77,7 +79,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     (services, owners).prop_map(|(services, owners)| {
         let wanted = (0..NAMES).zip(services).filter_map(|(name, ports)| {
             let owned = (0..ADDRESSES).filter(|address| owners[*address as usize] == name);
-            Some(service(name, &owned.collect::<Vec<_>>(), &ports?))
+            Some(service(name, &owned.collect::<Vec<_>>(), &ports?).into())
         });
         Desired { services: wanted.collect() }
     })

@@ -25,7 +25,8 @@ const NAMES: u8 = 5;
 const ADDRESSES: u8 = 8;
 
 /// Tight, so that slots and numbers are reused all the time and some configurations do not fit.
-const CAPACITY: Capacity = Capacity { services: 8, slots: 34, frontends: 14, endpoints: 20 };
+pub(in crate::serve::tables) const CAPACITY: Capacity =
+    Capacity { services: 8, slots: 34, frontends: 14, endpoints: 20 };
 
 fn key(address: u8) -> FrontendKey {
     FrontendKey {
@@ -72,7 +73,7 @@ fn desired(services: &[(u8, &[u8], &[u16])]) -> Desired {
     Desired { services }
 }
 
-fn any_desired() -> impl Strategy<Value = Desired> {
+pub(in crate::serve::tables) fn any_desired() -> impl Strategy<Value = Desired> {
     let ports = prop::option::weighted(0.7, prop::collection::vec(1_u16..5, 0..4));
     let services = prop::collection::vec(ports, NAMES as usize);
     let owners = prop::collection::vec(0..NAMES + 2, ADDRESSES as usize);
@@ -159,12 +160,22 @@ fn carry_out(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Option<Ve
         }
         Err(_) => return None,
     };
+    Some(record_all(model, plan, desired, rest))
+}
+
+/// Carries `plan` out. The models after each mutation, the first being the one before all.
+pub(in crate::serve::tables) fn record_all(
+    model: &mut Model,
+    plan: Plan,
+    desired: &Desired,
+    rest: &mut Rest,
+) -> Vec<Model> {
     let mut recorder = Recorder { history: vec![model.clone()], model: model.clone() };
     let mut application = Application::new(plan);
     assert!(application.advance(desired, &mut recorder, usize::MAX).unwrap());
     rest.begin(application.into_freed());
     *model = recorder.model;
-    Some(recorder.history)
+    recorder.history
 }
 
 /// Which service `key` leads to.
@@ -367,12 +378,17 @@ fn check_counters(before: &Model, after: &Model, desired: &Desired) {
 
 fn check_transition(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Option<Vec<Model>> {
     let history = carry_out(model, desired, rest)?;
+    check_history(&history, desired);
+    Some(history)
+}
+
+/// Each of `history` is as it should be on the way to `desired`, and the last one says that.
+pub(in crate::serve::tables) fn check_history(history: &[Model], desired: &Desired) {
     let after = history.last().unwrap();
-    check_every_step(&history, desired);
+    check_every_step(history, desired);
     check_exact(after, desired);
     check_counters(&history[0], after, desired);
     check_endpoints(&history[0], after);
-    Some(history)
 }
 
 /// An empty estate on which `desired` is carried out.

@@ -32,15 +32,7 @@ pub(crate) fn all(
         return;
     }
     check.names(services);
-    for located in services {
-        check.addresses(located);
-        check.ports(located);
-        check.endpoints(located);
-        check.table_size(located);
-        check.locality(located, is_placed);
-        check.health_check(located);
-        check.outlier(located);
-    }
+    services.iter().for_each(|located| check.alone(located, is_placed));
     let frontends = check.frontends(services);
     let addresses: HashSet<IpAddr> = frontends.keys().map(|frontend| frontend.address).collect();
     for located in services {
@@ -52,6 +44,17 @@ pub(crate) fn all(
             check.checked_frontends(located, endpoint, services, &frontends);
         }
     }
+}
+
+/// Takes down every rule that one of `services` breaks by itself.
+pub(crate) fn alone(
+    services: &[Located],
+    is_placed: bool,
+    files: &[FileName],
+    diagnostics: &mut Diagnostics,
+) {
+    let mut check = Check { files, diagnostics };
+    services.iter().for_each(|located| check.alone(located, is_placed));
 }
 
 struct Check<'a> {
@@ -91,6 +94,16 @@ impl Check<'_> {
             }
         }
         true
+    }
+
+    fn alone(&mut self, located: &Located, is_placed: bool) {
+        self.addresses(located);
+        self.ports(located);
+        self.endpoints(located);
+        self.table_size(located);
+        self.locality(located, is_placed);
+        self.health_check(located);
+        self.outlier(located);
     }
 
     fn names(&mut self, services: &[Located]) {

@@ -132,7 +132,8 @@ fn said<T>(
     Some(Said { file, position: node.position, value: decode(node)? })
 }
 
-fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located> {
+/// The service that `node` says, as far as it can be told.
+pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Option<Located> {
     const WHAT: &str = "the service";
     let fields = Fields::of(node, WHAT, &SERVICE_KEYS, report)?;
     let name = fields.require("name", WHAT, report);

@@ -20,6 +20,7 @@
 //! policies say, `access_log` both, and `enrolment` what stands beside the services, `once` for all files; `check` compares
 //! services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
+//! [`Incremental`] parses a save after another one.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
 //! **Architecture Invariant:** only `read` touches the system. Everything else is a pure function
@@ -34,6 +35,7 @@ mod diagnostic;
 mod enrolment;
 mod fields;
 mod health_check;
+mod incremental;
 pub mod limit;
 mod limits;
 mod locality;
@@ -52,6 +54,7 @@ pub use access_log::{AccessLog, LogEntries, LogEvent, LogFormat, Sample};
 pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use health_check::{HealthCheck, Http, Probe, WhenAllUnhealthy};
+pub use incremental::{Incremental, Parsed};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{
     ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Rate,
@@ -64,8 +67,12 @@ pub use policy::{
 pub use read::{ReadError, read};
 pub use source::{Source, Sources};
 
+use std::sync::Arc;
+
 use decode::Contents;
 use diagnostic::{FileName, Position};
+use incremental::Shape;
+use incremental::layout::Layout;
 use report::Report;
 
 /// The configuration that `sources` say.
@@ -75,23 +82,24 @@ use report::Report;
 /// Every error in all files. None of the services may be put in force then: a service that is
 /// missing because of an error would look like one that was removed.
 pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
+    whole(sources).map(|(config, _)| config)
+}
+
+/// The same, and for each file what it consists of.
+fn whole(sources: &Sources) -> Result<(Config, Vec<Shape>), Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let files: Vec<FileName> = sources
-        .files()
-        .iter()
-        .enumerate()
-        .map(|(number, file)| FileName::new(number, &file.label))
-        .collect();
+    let files = names(sources);
     if files.is_empty() {
         let nowhere = FileName::new(0, "configuration");
         diagnostics.push(&nowhere, Position::START, "there is no file");
     }
     let (mut services, mut nodes, mut enrolments) = (Vec::new(), Vec::new(), Vec::new());
     let (mut access_logs, mut cuts_existing) = (Vec::new(), Vec::new());
-    let mut access = Vec::new();
+    let (mut access, mut shapes) = (Vec::new(), Vec::new());
     for (number, file) in sources.files().iter().enumerate() {
         let mut report = Report::new(&mut diagnostics, files[number].clone());
-        let contents = contents_of(file, number, &mut report);
+        let (contents, layout) = contents_of(file, number, &mut report);
+        shapes.push(Shape { services: contents.services.len(), layout });
         services.extend(contents.services);
         nodes.extend(contents.node);
         enrolments.extend(contents.enrolment);
@@ -110,23 +118,33 @@ pub fn parse(sources: &Sources) -> Result<Config, Diagnostics> {
     if diagnostics.total() > 0 {
         return Err(diagnostics.finish(sources.files()));
     }
-    let services = services.into_iter().map(|located| located.service).collect();
-    Ok(Config { node, services, enrolment, access_log, access })
+    let services = services.into_iter().map(|located| Arc::new(located.service)).collect();
+    Ok((Config { node, services, enrolment, access_log, access }, shapes))
 }
 
-/// What one file says. Its tree is gone when the next file's is grown.
-fn contents_of(file: &Source, number: usize, report: &mut Report<'_>) -> Contents {
+/// What errors call the files.
+fn names(sources: &Sources) -> Vec<FileName> {
+    let files = sources.files().iter().enumerate();
+    files.map(|(number, file)| FileName::new(number, &file.label)).collect()
+}
+
+/// What one file says, and where its services stand. Its tree is gone when the next file's is grown.
+fn contents_of(
+    file: &Source,
+    number: usize,
+    report: &mut Report<'_>,
+) -> (Contents, Option<Layout>) {
     if file.contents.len() > limit::MAX_FILE_BYTES {
         let limit = limit::MAX_FILE_BYTES;
         report.at(
             Position::START,
             format_args!("the file is larger than the limit of {limit} bytes"),
         );
-        return Contents::default();
+        return Default::default();
     }
     match std::str::from_utf8(&file.contents) {
         Ok(text) => tree::grow(text, report)
-            .map(|root| decode::contents(&root, number, report))
+            .map(|root| (decode::contents(&root, number, report), Layout::of(text, &root)))
             .unwrap_or_default(),
         Err(error) => {
             let offset = error.valid_up_to();
@@ -135,7 +153,7 @@ fn contents_of(file: &Source, number: usize, report: &mut Report<'_>) -> Content
                 at,
                 format_args!("the byte at offset {offset} is not UTF-8: save the file as UTF-8"),
             );
-            Contents::default()
+            Default::default()
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::access_log::{AccessLog, LogEntries};
 use crate::balancing::{Balancing, ClientBy};
@@ -19,7 +20,7 @@ pub struct Config {
     /// Where the node is, if that is said.
     pub node: Option<Locality>,
     /// In the order of the files, and within a file in its own. Names are unique.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
     /// Which sockets are governed; all of them without it.
     pub enrolment: Option<Enrolment>,
     /// The access log, if there is one.

@@ -2,12 +2,13 @@
 //! see them. Pure.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use holdfast_config::{Config, Endpoint, Port};
+use holdfast_config::{Endpoint, Port, Service};
 use holdfast_protocol::kernel::EndpointSlot;
 
 use super::compile::{kernel_address, padded, protocol};
-use super::tables::desired::Desired;
+use super::tables::desired::DesiredService;
 
 /// An endpoint that no table has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,27 +32,24 @@ const IDLE: &str = "idle";
 /// One that would be used if those of another locality, priority or family were not.
 pub const STANDBY: &str = "standby";
 
-/// The endpoints of `config` that `desired`, which was made of it in the same order, does not have.
+/// The endpoints of `service` that `own`, what was made of it, does not have.
 #[must_use]
-pub fn aside(config: &Config, desired: &Desired) -> Vec<Aside> {
-    let mut rest = desired.services.iter().peekable();
+pub fn aside(service: &Service, own: &[Arc<DesiredService>]) -> Vec<Aside> {
+    let mut used = HashSet::new();
+    for own in own {
+        let port = (own.record.port_be, own.record.protocol);
+        let slots = own.table.endpoints.iter();
+        used.extend(slots.map(|slot| (port, slot.address, slot.port_be)));
+    }
+    let name = padded(&service.name);
     let mut aside = Vec::new();
-    for service in &config.services {
-        let name = padded(&service.name);
-        let mut used = HashSet::new();
-        while let Some(own) = rest.next_if(|own| own.record.service == name) {
-            let port = (own.record.port_be, own.record.protocol);
-            let slots = own.table.endpoints.iter();
-            used.extend(slots.map(|slot| (port, slot.address, slot.port_be)));
-        }
-        for port in &service.ports {
-            let number = (port.port.get().to_be(), protocol(port.protocol));
-            for endpoint in &service.endpoints {
-                let slot = slot(endpoint, port);
-                if !used.contains(&(number, slot.address, slot.port_be)) {
-                    let state = state_of(endpoint);
-                    aside.push(Aside { service: name, port: number, endpoint: slot, state });
-                }
+    for port in &service.ports {
+        let number = (port.port.get().to_be(), protocol(port.protocol));
+        for endpoint in &service.endpoints {
+            let slot = slot(endpoint, port);
+            if !used.contains(&(number, slot.address, slot.port_be)) {
+                let state = state_of(endpoint);
+                aside.push(Aside { service: name, port: number, endpoint: slot, state });
             }
         }
     }
@@ -82,10 +80,10 @@ const fn state_of(endpoint: &Endpoint) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_config::{Sources, parse};
+    use holdfast_config::Sources;
 
     use super::*;
-    use crate::serve::compile::compile;
+    use crate::serve::compile::compile_sources;
 
     #[test]
     fn each_endpoint_that_no_table_has_is_listed_with_the_reason() {
@@ -105,8 +103,8 @@ mod tests {
   - { address: 127.0.0.7, priority: 0 }
   - { address: 127.0.0.8, priority: 1 }
 ";
-        let config = parse(&Sources::single("test.yaml", text)).expect("a valid configuration");
-        let aside = aside(&config, &compile(&config));
+        let sources = Sources::single("test.yaml", text);
+        let aside = compile_sources(&sources).expect("a valid configuration").aside;
         let seen = |it: &Aside| {
             let host = it.endpoint.address[3].to_ne_bytes()[3];
             (u16::from_be(it.port.0), host, u16::from_be(it.endpoint.port_be), it.state)

@@ -1,7 +1,6 @@
 //! From a configuration to what the tables should say. Pure.
 
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use holdfast_config::{
@@ -13,7 +12,8 @@ use holdfast_protocol::kernel::{
 };
 
 use super::alias::Row;
-use super::aside::{self, Aside};
+use super::aside::Aside;
+use super::compilation::Parts;
 use super::health_check::checked::{Checked, uses_all};
 use super::spread::{Chosen, Spread, chosen, spread};
 use super::tables::desired::{Desired, DesiredService, Table};
@@ -67,45 +67,26 @@ pub struct Summary {
 /// Every error in it.
 pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
     let config = parse(sources)?;
-    let endpoints = config.services.iter().map(|service| service.endpoints.len()).sum();
-    let summary = Summary {
-        digest: sources.digest(),
-        services: count(config.services.len()),
-        endpoints: count(endpoints),
-    };
-    let (desired, places) = compile_placed(&config);
-    let aside = aside::aside(&config, &desired);
-    let Config { node, services, enrolment, access_log, access } = config;
-    let checked = services.into_iter().zip(places);
-    let checked = checked.filter_map(|(service, at)| Checked::new(service, at)).collect();
-    let desired = Arc::new(desired);
-    Ok(Compiled { desired, checked, node, aside, enrolment, access_log, access, summary })
-}
-
-fn count(items: usize) -> u32 {
-    u32::try_from(items).expect("the language bounds services and endpoints below 2^21")
+    Ok(Parts::of(&config).compiled(&config, sources.digest()))
 }
 
 /// What `config` asks of the tables: one service for each port and address family.
 #[must_use]
 pub fn compile(config: &Config) -> Desired {
-    compile_placed(config).0
+    let node = config.node.as_ref();
+    let services = config.services.iter().flat_map(|service| compile_service(service, node));
+    Desired { services: services.collect() }
 }
 
-/// The same, and for each service of `config` which ones of the tables' are its.
-fn compile_placed(config: &Config) -> (Desired, Vec<Range<usize>>) {
-    let mut services = Vec::with_capacity(config.services.len());
-    let places = config.services.iter().map(|service| {
-        let start = services.len();
-        let side = |family| Side::of(service, config.node.as_ref(), family, &|_| true);
-        let sides: Vec<Side<'_>> = FAMILIES.into_iter().filter_map(side).collect();
-        for port in &service.ports {
-            services.extend(sides.iter().map(|side| compile_port(service, port, side)));
-        }
-        start..services.len()
-    });
-    let places = places.collect();
-    (Desired { services }, places)
+/// What `service` asks of the tables.
+pub(super) fn compile_service(
+    service: &Service,
+    node: Option<&Locality>,
+) -> Vec<Arc<DesiredService>> {
+    let side = |family| Side::of(service, node, family, &|_| true);
+    let sides: Vec<Side<'_>> = FAMILIES.into_iter().filter_map(side).collect();
+    let each = |port| sides.iter().map(move |side| compile_port(service, port, side).into());
+    service.ports.iter().flat_map(each).collect()
 }
 
 /// The tables of `service` while only those endpoints are healthy of which `is_healthy` says so for a
@@ -414,7 +395,7 @@ services: [{ name: a, addresses: [127.96.0.1], ports: [{ name: p, port: 1 }], no
         )
         };
         for policy in ["random", "weighted", "round_robin", "maglev"] {
-            let table = desired(&text(policy)).services.remove(0).table;
+            let table = desired(&text(policy)).services[0].table.clone();
             let settings = table.settings.expect("settings");
             assert_eq!(table.features, feature::AFFINITY);
             assert_eq!(settings.affinity_by, client::NETWORK_NAMESPACE);

@@ -8,8 +8,9 @@
 //! - [`conversation`], [`offer`]: what the supervisor says, and the estate it hands over.
 //! - [`source`]: noticing that the configuration has changed, and reading it. [`snapshot`]: the last
 //!   one that proved itself.
-//! - [`compile`]: from the configuration to what the tables should say. [`locality`]: what each endpoint
-//!   gets. [`spread`], [`alias`], [`maglev`]: how the kernel chooses so. [`aside`]: who gets nothing. Pure.
+//! - [`compile`]: from the configuration to what the tables should say. [`compilation`]: one after
+//!   another. [`locality`]: what each endpoint gets. [`spread`], [`alias`], [`maglev`]: how the kernel chooses so.
+//!   [`aside`]: who gets nothing. Pure.
 //! - [`tables`]: what the tables say, and the safe way from one to the other.
 //! - [`policy`]: the same for access policies.
 //! - [`health_check`]: asking endpoints whether they work, and what follows for the tables.
@@ -31,6 +32,7 @@
 mod actors;
 pub mod alias;
 pub mod aside;
+pub mod compilation;
 pub mod compile;
 pub mod conversation;
 pub mod events;

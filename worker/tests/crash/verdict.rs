@@ -36,7 +36,7 @@ pub fn outcome(observed: &Observed, key: &FrontendKey) -> Outcome {
 
 /// The service that `desired` gives `key` to.
 pub fn owner<'a>(desired: &'a Desired, key: &FrontendKey) -> Option<&'a DesiredService> {
-    desired.services.iter().find(|service| service.keys.contains(key))
+    desired.services.iter().find(|service| service.keys.contains(key)).map(|it| &**it)
 }
 
 /// Every address of either.

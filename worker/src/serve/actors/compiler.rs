@@ -12,6 +12,7 @@ use holdfast_protocol::wire;
 
 use super::lifeline::{Link, Say};
 use super::tables::{Found, Loading, Restored, Tables};
+use crate::serve::compilation::{Compilation, Outcome};
 use crate::serve::compile::{Compiled, compile_sources};
 use crate::serve::session::{Loaded, Unusable};
 use crate::serve::{memory, snapshot};
@@ -23,6 +24,8 @@ pub struct Compiler {
     /// What became of earlier configurations; nothing is compiled before that is known.
     past: Option<Past>,
     busy: bool,
+    /// What the next text is compared with, unless it is being used.
+    compilation: Compilation,
     waiting: Option<Text>,
     /// What was compiled last, and is not in the snapshot.
     unkept: Option<(String, Arc<Sources>)>,
@@ -62,8 +65,9 @@ impl Message for Keep {
 }
 
 impl Compiler {
-    pub const fn new(tables: Addr<Tables>, link: Addr<Link>) -> Self {
-        Self { tables, link, past: None, busy: false, waiting: None, unkept: None }
+    pub fn new(tables: Addr<Tables>, link: Addr<Link>) -> Self {
+        let compilation = Compilation::default();
+        Self { tables, link, past: None, busy: false, compilation, waiting: None, unkept: None }
     }
 
     /// Compiles `sources`, once the supervisor has been told: should that crash this process, it
@@ -73,22 +77,28 @@ impl Compiler {
         let sources = Arc::new(sources);
         let is_kept = self.past.as_ref().is_some_and(|past| past.history.snapshot == digest);
         self.unkept = (!is_kept).then(|| (digest.clone(), Arc::clone(&sources)));
-        let told = self.link.send(Say(FromChild::Trying { digest }));
+        let told = self.link.send(Say(FromChild::Trying { digest: digest.clone() }));
+        let mut compilation = std::mem::take(&mut self.compilation);
         let compiling = async move {
             // An error means that the reactor is about to end.
             let _told = told.await;
             let compiling = tokio::task::spawn_blocking(move || {
-                let compiled = compile_sources(&sources);
-                drop(sources);
-                memory::give_back();
-                compiled
+                let compiled = compilation.compile(&sources, digest);
+                // A part leaves little behind.
+                if !matches!(compiled, Ok(Outcome { is_whole: false, .. })) {
+                    memory::give_back();
+                }
+                (compilation, compiled)
             });
             compiling.await
         };
         ctx.spawn(compiling.into_actor(self).map(|compiled, actor, ctx| {
             let loaded = match compiled {
-                Ok(Ok(compiled)) => Ok(Arc::new(compiled)),
-                Ok(Err(diagnostics)) => Err(rejected(diagnostics.to_string())),
+                Ok((compilation, compiled)) => {
+                    actor.compilation = compilation;
+                    let compiled = compiled.map(|Outcome { compiled, .. }| compiled);
+                    compiled.map_err(|diagnostics| rejected(diagnostics.to_string()))
+                }
                 Err(panic) => Err(rejected(format!("it cannot be compiled: {panic}"))),
             };
             actor.pass_on(loaded, ctx);

@@ -14,7 +14,7 @@ use crate::serve::locality;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// The service.
-    pub service: Service,
+    pub service: Arc<Service>,
     /// Its name, as its targets have it.
     pub name: Arc<str>,
     /// How its endpoints are checked, if they are.
@@ -26,7 +26,7 @@ pub struct Checked {
 impl Checked {
     /// `service`, if its endpoints are checked or may be ejected.
     #[must_use]
-    pub fn new(service: Service, at: Range<usize>) -> Option<Self> {
+    pub fn new(service: Arc<Service>, at: Range<usize>) -> Option<Self> {
         let check = service.health_check.clone().map(Arc::new);
         let is_concerned = check.is_some() || service.outlier_ejection.is_some();
         let name = Arc::from(service.name.as_str());

@@ -174,7 +174,8 @@ impl Health {
             let tables = tables(&checked.service, compiled.node.as_ref(), is_in);
             for (at, table) in checked.at.clone().zip(tables) {
                 if desired.services[at].table != table {
-                    Arc::make_mut(&mut desired).services[at].table = table;
+                    let service = &mut Arc::make_mut(&mut desired).services[at];
+                    Arc::make_mut(service).table = table;
                 }
             }
         }

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use holdfast_config::{Endpoint, Locality, Port};
 use holdfast_protocol::kernel::{Address, ServiceRecord};
@@ -41,7 +42,7 @@ enum Opinion {
 pub fn recall<'t, K: Eq + Hash>(
     checked: &Checked,
     node: Option<&Locality>,
-    whole: &[DesiredService],
+    whole: &[Arc<DesiredService>],
     table: impl Fn(&ServiceRecord) -> Option<&'t Table>,
     absent: Prior,
     key: impl Fn(&Port, &Endpoint) -> K,

@@ -2,13 +2,14 @@
 //!
 //! Nothing here waits. The actor around it calls a method for each thing that happens, sends what
 //! has gathered in the outbox, and does what [`Session::next`] says. What a granted worker does is
-//! in `work`; what concerns access policies is in `access`.
+//! in `work`, and in `small` if little changes; what concerns access policies is in `access`.
 
 mod access;
 mod enrolment;
 mod events;
 mod fallback;
 mod health;
+mod small;
 mod telemetry;
 mod work;
 
@@ -32,6 +33,7 @@ use super::report;
 use super::rows::View;
 use super::tables::apply::Application;
 use super::tables::desired::Desired;
+use super::tables::ledger::Ledger;
 use super::tables::maps::{GrantedMaps, ShadowMaps};
 use super::tables::observe::{Observed, observe};
 use super::tables::plan::{DoesNotFit, plan};
@@ -105,6 +107,8 @@ pub struct Session {
     health: Health,
     /// What is to be checked from now on, if that is something else.
     watches: Option<(u64, Vec<Watch>)>,
+    /// What this worker has programmed, unless that is just changing.
+    ledger: Option<Box<Ledger>>,
     /// Whether freed room may be used again.
     rest: Rest,
     /// Grows with every change of role and every stay of rest, so that an old rest ends nothing.
@@ -141,6 +145,8 @@ enum Work {
         version: u64,
         policies: Box<NewPolicies>,
         application: Application,
+        /// What will have been programmed then.
+        ledger: Box<Ledger>,
     },
     /// There will be room after a grace period.
     Resting,
@@ -165,6 +171,7 @@ impl Default for Session {
             in_force: None,
             health: Health::default(),
             watches: None,
+            ledger: None,
             rest: Rest::default(),
             turn: 0,
             reported: None,
@@ -293,6 +300,7 @@ impl Session {
         };
         // Nobody knows what the former writer freed when, nor what it put in force.
         self.rest = Rest::default();
+        self.ledger = None;
         self.summary = Summary::default();
         self.origin = Origin::default();
         self.frontends = None;
@@ -342,6 +350,7 @@ impl Session {
     /// When the kernel refuses.
     pub fn release(&mut self) -> Result<(), SessionError> {
         self.turn += 1;
+        self.ledger = None;
         self.forget_health();
         self.events.stop();
         match std::mem::replace(&mut self.role, Role::Absent) {

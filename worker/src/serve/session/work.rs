@@ -11,6 +11,7 @@ use super::{Next, Role, Session, SessionError, Unusable, Work};
 use crate::serve::compile::{Compiled, Summary};
 use crate::serve::report;
 use crate::serve::tables::apply::Application;
+use crate::serve::tables::ledger::Ledger;
 use crate::serve::tables::observe::{Observed, observe};
 use crate::serve::tables::plan::{DoesNotFit, plan};
 
@@ -36,7 +37,8 @@ impl Session {
             return Ok(());
         }
         let finished = std::mem::replace(work, Work::Settled);
-        if let Work::Applying { compiled, version, policies, application, .. } = finished {
+        if let Work::Applying { compiled, version, policies, application, ledger, .. } = finished {
+            self.ledger = Some(ledger);
             self.policies = Some((Arc::clone(&compiled), policies.into_resolution()));
             self.rest.begin(application.into_freed());
             self.health.programmed(version);
@@ -82,6 +84,12 @@ impl Session {
             // What was told of a service is told by its name before its number may become another's.
             self.events.turn(maps, Instant::now())?;
         }
+        if let Ok(compiled) = &latest
+            && self.plan_small(compiled)?
+        {
+            return Ok(());
+        }
+        let Role::Granted { maps, .. } = &self.role else { return Ok(()) };
         let observed = observe(maps)?;
         self.frontends = observed.frontends.len().try_into().ok();
         let unusable = match latest {
@@ -110,9 +118,18 @@ impl Session {
                     Ok(policies) => Box::new(policies),
                     Err(error) => return Some(error.into()),
                 };
+                let ledger = Box::new(Ledger::after(observed, &desired, &plan));
                 let (compiled, application) = (Arc::clone(compiled), Application::new(plan));
-                let work = Work::Applying { compiled, desired, version, policies, application };
-                self.set_work(work);
+                // Until it is done, what is programmed is neither the one nor the other.
+                self.ledger = None;
+                self.set_work(Work::Applying {
+                    compiled,
+                    desired,
+                    version,
+                    policies,
+                    application,
+                    ledger,
+                });
             }
             Err(error) if error.is_space() && self.rest.is_resting() => {
                 self.turn += 1;

@@ -43,6 +43,12 @@ impl Application {
         Ok(self.done == self.plan.operations.len())
     }
 
+    /// What is carried out.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// What the plan has freed, all of it being done.
     #[must_use]
     pub fn into_freed(self) -> Freed {

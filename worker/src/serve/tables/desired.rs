@@ -1,6 +1,7 @@
 //! What a configuration asks of the tables.
 
 use std::fmt;
+use std::sync::Arc;
 
 use holdfast_protocol::kernel::{
     EndpointSlot, FrontendKey, LOOKUP_PER_SLOT, PROTOCOL_TCP, PROTOCOL_UDP, SETTINGS_SLOTS,
@@ -11,7 +12,10 @@ use holdfast_protocol::kernel::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// In the configuration's order. No two have the same record, none share a frontend key.
-    pub services: Vec<DesiredService>,
+    ///
+    /// One that is still the same after a save, or after an endpoint's health has turned, is the same
+    /// allocation: who has programmed it need not look into it.
+    pub services: Vec<Arc<DesiredService>>,
 }
 
 /// One port of a service in one address family: what gets a service number.

@@ -38,6 +38,12 @@ pub trait Reader {
     fn endpoint(&self, state: u32) -> EndpointState;
     /// What is open and pending of `number`, which is below [`Capacity::services`].
     fn live(&self, number: u32) -> Live;
+    /// Where `key` leads, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn frontend(&self, key: &FrontendKey) -> Result<Option<Frontend>, BpfError>;
     /// Every frontend, in no order.
     ///
     /// # Errors

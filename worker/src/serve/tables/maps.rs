@@ -244,6 +244,10 @@ impl Reader for Maps {
         Live(self.traffic.read(number).live)
     }
 
+    fn frontend(&self, key: &FrontendKey) -> Result<Option<Frontend>, BpfError> {
+        self.frontends.lookup(key)
+    }
+
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
         self.frontends.entries()
     }
@@ -299,6 +303,10 @@ macro_rules! read_through {
 
             fn live(&self, number: u32) -> Live {
                 self.0.live(number)
+            }
+
+            fn frontend(&self, key: &FrontendKey) -> Result<Option<Frontend>, BpfError> {
+                self.0.frontend(key)
             }
 
             fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {

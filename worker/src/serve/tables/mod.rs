@@ -10,6 +10,8 @@
 //!   takes over walks the heads and knows what is in use.
 //! - [`plan`]: from observed to desired, as a list of mutations of which every prefix leaves each
 //!   service wholly old or wholly new. Pure.
+//! - [`ledger`]: what this worker has programmed, so that a small change is planned without reading
+//!   all of it back.
 //! - [`enrolment`]: the same for who is enrolled.
 //! - [`ranges`]: which slots are free.
 //! - [`rest`]: which free slots and numbers no program can still be reading.
@@ -20,6 +22,7 @@ pub mod apply;
 pub mod desired;
 pub mod enrolment;
 pub mod estate;
+pub mod ledger;
 pub mod maps;
 #[cfg(test)]
 mod model;

@@ -158,6 +158,10 @@ impl Reader for Model {
         self.lives[number as usize]
     }
 
+    fn frontend(&self, key: &FrontendKey) -> Result<Option<Frontend>, BpfError> {
+        Ok(self.frontends.get(key).copied())
+    }
+
     fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, BpfError> {
         Ok(self.frontends.iter().map(|(key, frontend)| (*key, *frontend)).collect())
     }

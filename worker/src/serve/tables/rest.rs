@@ -52,6 +52,12 @@ impl Rest {
         self.resting.as_ref().is_none_or(|freed| *freed != Freed::default())
     }
 
+    /// What rests; `None` when that is everything that was ever in use and is not now.
+    #[must_use]
+    pub const fn resting(&self) -> Option<&Freed> {
+        self.resting.as_ref()
+    }
+
     /// What may be used now.
     #[must_use]
     pub fn space<'a, R: Reader>(&'a self, estate: &'a R, observed: &'a Observed) -> Free<'a, R> {

@@ -35,7 +35,7 @@ mod order;
 mod space;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use holdfast_protocol::kernel::{Frontend, FrontendKey, HeadWord};
 
@@ -56,6 +56,8 @@ pub struct Plan {
     pub operations: Vec<Operation>,
     /// What nothing refers to any more once all of it is done.
     pub freed: Freed,
+    /// For each of [`Desired::services`] the number that stands for it then.
+    pub numbers: Vec<u32>,
 }
 
 /// One step of a plan.
@@ -138,7 +140,8 @@ pub fn plan(
         retired.iter().map(|service| Operation::Publish(service.number, HeadWord::UNPUBLISHED)),
     );
     operations.extend(routes.ended.iter().copied().map(Operation::DeleteFrontend));
-    Ok(Plan { operations, freed })
+    let numbers = targets.iter().map(|target| target.number).collect();
+    Ok(Plan { operations, freed, numbers })
 }
 
 fn prepare(

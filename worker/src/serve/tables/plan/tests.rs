@@ -25,7 +25,8 @@ const NAMES: u8 = 5;
 const ADDRESSES: u8 = 8;
 
 /// Tight, so that slots and numbers are reused all the time and some configurations do not fit.
-const CAPACITY: Capacity = Capacity { services: 8, slots: 34, frontends: 14, endpoints: 20 };
+pub(in crate::serve::tables) const CAPACITY: Capacity =
+    Capacity { services: 8, slots: 34, frontends: 14, endpoints: 20 };
 
 fn key(address: u8) -> FrontendKey {
     FrontendKey {
@@ -65,19 +66,21 @@ fn service(name: u8, addresses: &[u8], ports: &[u16]) -> DesiredService {
 }
 
 fn desired(services: &[(u8, &[u8], &[u16])]) -> Desired {
-    let services =
-        services.iter().map(|(name, addresses, ports)| service(*name, addresses, ports)).collect();
+    let services = services
+        .iter()
+        .map(|(name, addresses, ports)| service(*name, addresses, ports).into())
+        .collect();
     Desired { services }
 }
 
-fn any_desired() -> impl Strategy<Value = Desired> {
+pub(in crate::serve::tables) fn any_desired() -> impl Strategy<Value = Desired> {
     let ports = prop::option::weighted(0.7, prop::collection::vec(1_u16..5, 0..4));
     let services = prop::collection::vec(ports, NAMES as usize);
     let owners = prop::collection::vec(0..NAMES + 2, ADDRESSES as usize);
     (services, owners).prop_map(|(services, owners)| {
         let wanted = (0..NAMES).zip(services).filter_map(|(name, ports)| {
             let owned = (0..ADDRESSES).filter(|address| owners[*address as usize] == name);
-            Some(service(name, &owned.collect::<Vec<_>>(), &ports?))
+            Some(service(name, &owned.collect::<Vec<_>>(), &ports?).into())
         });
         Desired { services: wanted.collect() }
     })
@@ -157,12 +160,22 @@ fn carry_out(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Option<Ve
         }
         Err(_) => return None,
     };
+    Some(record_all(model, plan, desired, rest))
+}
+
+/// Carries `plan` out. The models after each mutation, the first being the one before all.
+pub(in crate::serve::tables) fn record_all(
+    model: &mut Model,
+    plan: Plan,
+    desired: &Desired,
+    rest: &mut Rest,
+) -> Vec<Model> {
     let mut recorder = Recorder { history: vec![model.clone()], model: model.clone() };
     let mut application = Application::new(plan);
     assert!(application.advance(desired, &mut recorder, usize::MAX).unwrap());
     rest.begin(application.into_freed());
     *model = recorder.model;
-    Some(recorder.history)
+    recorder.history
 }
 
 /// Which service `key` leads to.
@@ -365,12 +378,17 @@ fn check_counters(before: &Model, after: &Model, desired: &Desired) {
 
 fn check_transition(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Option<Vec<Model>> {
     let history = carry_out(model, desired, rest)?;
+    check_history(&history, desired);
+    Some(history)
+}
+
+/// Each of `history` is as it should be on the way to `desired`, and the last one says that.
+pub(in crate::serve::tables) fn check_history(history: &[Model], desired: &Desired) {
     let after = history.last().unwrap();
-    check_every_step(&history, desired);
+    check_every_step(history, desired);
     check_exact(after, desired);
     check_counters(&history[0], after, desired);
     check_endpoints(&history[0], after);
-    Some(history)
 }
 
 /// An empty estate on which `desired` is carried out.

@@ -1,0 +1,264 @@
+//! One configuration after another: what a service comes to is kept while the service stays the same. Pure.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use holdfast_config::{Config, Diagnostics, Incremental, Parsed, Service, Sources};
+
+use super::aside::{Aside, aside};
+use super::compile::{Compiled, Summary, compile_service};
+use super::health_check::checked::Checked;
+use super::tables::desired::{Desired, DesiredService};
+
+/// Compiles one text after the other.
+#[derive(Default)]
+pub struct Compilation {
+    texts: Incremental,
+    former: Option<Former>,
+}
+
+/// What the last valid text came to.
+struct Former {
+    config: Arc<Config>,
+    compiled: Arc<Compiled>,
+    marks: Vec<Mark>,
+}
+
+/// A configuration, and how it was come by.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the text comes to.
+    pub compiled: Arc<Compiled>,
+    /// Whether all of it was parsed.
+    pub is_whole: bool,
+}
+
+impl Compilation {
+    /// The configuration that `sources`, whose digest is `digest`, say. Whatever it has in common with
+    /// the last valid one is the same allocation.
+    ///
+    /// # Errors
+    ///
+    /// Every error in it.
+    pub fn compile(
+        &mut self,
+        sources: &Arc<Sources>,
+        digest: String,
+    ) -> Result<Outcome, Diagnostics> {
+        let Parsed { config, is_whole } = self.texts.parse(sources)?;
+        // Where the node is decides about endpoints of all services.
+        let former = self.former.take().filter(|former| former.config.node == config.node);
+        let parts = match &former {
+            Some(former) if !is_whole => Parts::after(former, &config),
+            _ => Parts::of(&config),
+        };
+        let (compiled, marks) = parts.finish(&config, digest);
+        let compiled = Arc::new(compiled);
+        let outcome = Outcome { compiled: Arc::clone(&compiled), is_whole };
+        // A text that cannot be followed shares nothing with the next one.
+        self.former = self.texts.is_following().then_some(Former { config, compiled, marks });
+        Ok(outcome)
+    }
+}
+
+/// Where the parts of a service end.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    desired: usize,
+    checked: usize,
+    aside: usize,
+    endpoints: usize,
+}
+
+/// What the services of a configuration come to, so far.
+pub(super) struct Parts {
+    desired: Vec<Arc<DesiredService>>,
+    checked: Vec<Checked>,
+    aside: Vec<Aside>,
+    /// A first one of zeros, and one for each service.
+    marks: Vec<Mark>,
+}
+
+impl Parts {
+    fn with_capacity(services: usize) -> Self {
+        let mut marks = Vec::with_capacity(services + 1);
+        marks.push(Mark::default());
+        let (checked, aside) = (Vec::new(), Vec::new());
+        Self { desired: Vec::with_capacity(services), checked, aside, marks }
+    }
+
+    /// What all of `config` comes to.
+    pub(super) fn of(config: &Config) -> Self {
+        let mut parts = Self::with_capacity(config.services.len());
+        config.services.iter().for_each(|service| parts.add(service, config));
+        parts
+    }
+
+    /// What `config` comes to, whose services are mostly those of `former`.
+    fn after(former: &Former, config: &Config) -> Self {
+        let (old, new) = (&former.config.services[..], &config.services[..]);
+        let same = |(one, other): &(&Arc<Service>, &Arc<Service>)| Arc::ptr_eq(one, other);
+        let first = old.iter().zip(new).take_while(same).count();
+        let (old, new) = (&old[first..], &new[first..]);
+        let last = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+        let (old, new) = (&old[..old.len() - last], &new[..new.len() - last]);
+        let places: HashMap<*const Service, usize> =
+            old.iter().map(Arc::as_ptr).zip(first..).collect();
+        let mut parts = Self::with_capacity(config.services.len());
+        parts.take(former, 0..first);
+        for service in new {
+            match places.get(&Arc::as_ptr(service)) {
+                Some(place) => parts.take(former, *place..place + 1),
+                None => parts.add(service, config),
+            }
+        }
+        let end = former.config.services.len();
+        parts.take(former, end - last..end);
+        parts
+    }
+
+    /// Adds what `service` comes to.
+    fn add(&mut self, service: &Arc<Service>, config: &Config) {
+        let own = compile_service(service, config.node.as_ref());
+        self.aside.extend(aside(service, &own));
+        let start = self.desired.len();
+        self.desired.extend(own);
+        self.checked.extend(Checked::new(Arc::clone(service), start..self.desired.len()));
+        self.mark(service.endpoints.len());
+    }
+
+    fn mark(&mut self, endpoints: usize) {
+        self.marks.push(Mark {
+            desired: self.desired.len(),
+            checked: self.checked.len(),
+            aside: self.aside.len(),
+            endpoints: self.end().endpoints + endpoints,
+        });
+    }
+
+    fn end(&self) -> Mark {
+        *self.marks.last().expect("there is a first one")
+    }
+
+    /// Adds what those `services` of `former` came to.
+    fn take(&mut self, former: &Former, services: Range<usize>) {
+        let Former { compiled, marks, .. } = former;
+        let (from, to) = (marks[services.start], marks[services.end]);
+        let now = self.end();
+        self.desired.extend_from_slice(&compiled.desired.services[from.desired..to.desired]);
+        self.aside.extend_from_slice(&compiled.aside[from.aside..to.aside]);
+        self.checked.extend(compiled.checked[from.checked..to.checked].iter().map(|checked| {
+            let moved = |at: usize| at - from.desired + now.desired;
+            let at = moved(checked.at.start)..moved(checked.at.end);
+            Checked { at, ..checked.clone() }
+        }));
+        self.marks.extend(marks[services.start + 1..=services.end].iter().map(|mark| Mark {
+            desired: mark.desired - from.desired + now.desired,
+            checked: mark.checked - from.checked + now.checked,
+            aside: mark.aside - from.aside + now.aside,
+            endpoints: mark.endpoints - from.endpoints + now.endpoints,
+        }));
+    }
+
+    /// All of `config`, which has the digest `digest`.
+    pub(super) fn compiled(self, config: &Config, digest: String) -> Compiled {
+        self.finish(config, digest).0
+    }
+
+    /// The same, and where each service's parts end.
+    fn finish(self, config: &Config, digest: String) -> (Compiled, Vec<Mark>) {
+        let Mark { endpoints, .. } = self.end();
+        let summary =
+            Summary { digest, services: count(config.services.len()), endpoints: count(endpoints) };
+        let Self { desired, checked, aside, marks } = self;
+        let compiled = Compiled {
+            desired: Arc::new(Desired { services: desired }),
+            checked,
+            node: config.node.clone(),
+            enrolment: config.enrolment.clone(),
+            access_log: config.access_log.clone(),
+            aside,
+            access: config.access.clone(),
+            summary,
+        };
+        (compiled, marks)
+    }
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).expect("the language bounds services and endpoints below 2^21")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::compile::compile_sources;
+
+    fn service(number: usize, style: usize) -> String {
+        let more = match style % 4 {
+            0 => "",
+            1 => ", health_check: { tcp: {} }",
+            2 => ", load_balancing: { policy: weighted }",
+            _ => ", no_endpoint: deny",
+        };
+        format!(
+            "- {{ name: s{number}, addresses: [127.96.0.{number}, 'fd96::{number}'], ports: [{{ name: p, port: {} }}, {{ name: \
+             q, port: 9000 }}]{more}, endpoints: [{{ address: 127.0.0.1, weight: 2 }}, {{ address: 127.0.0.2, weight: {} }}] }}\n",
+            100 + style,
+            style % 3
+        )
+    }
+
+    fn sources(services: &[(usize, usize)], head: &str) -> Arc<Sources> {
+        let lines = services.iter().map(|(number, style)| service(*number, *style));
+        let text = format!("{head}services:\n{}", lines.collect::<String>());
+        Arc::new(Sources::single("test.yaml", text))
+    }
+
+    proptest::proptest! {
+        /// Whatever was compiled before, what comes out is what would come out alone, and what did not
+        /// change is the same allocation.
+        #[test]
+        fn it_is_as_if_it_were_the_first(
+            saves in proptest::collection::vec(
+                (proptest::collection::btree_map(1..12_usize, 0..12_usize, 1..10), proptest::bool::weighted(0.1)), 1..6
+            ),
+        ) {
+            let mut compilation = Compilation::default();
+            let mut former: Option<(Arc<Compiled>, Vec<(usize, usize)>)> = None;
+            for (services, is_placed) in saves {
+                let services: Vec<_> = services.into_iter().collect();
+                let head = if is_placed { "node: { region: eu }\n" } else { "" };
+                let sources = sources(&services, head);
+                let alone = compile_sources(&sources).expect("a valid configuration");
+                let Outcome { compiled, is_whole } =
+                    compilation.compile(&sources, sources.digest()).expect("a valid configuration");
+                proptest::prop_assert_eq!(&*compiled, &alone);
+                if let Some((former, of)) = former.filter(|_| !is_whole) {
+                    for (at, service) in services.iter().enumerate() {
+                        let Some(before) = of.iter().position(|it| it == service) else { continue };
+                        let old = &former.desired.services[4 * before..4 * before + 4];
+                        let new = &compiled.desired.services[4 * at..4 * at + 4];
+                        proptest::prop_assert!(old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new)));
+                    }
+                }
+                former = Some((compiled, services));
+            }
+        }
+    }
+
+    #[test]
+    fn a_save_of_one_service_compiles_one() {
+        let mut compilation = Compilation::default();
+        let mut compile = |style| {
+            let sources = sources(&[(1, 0), (2, style), (3, 0)], "");
+            compilation.compile(&sources, String::new()).expect("a valid configuration")
+        };
+        let (before, after) = (compile(0), compile(1));
+        assert!(before.is_whole && !after.is_whole);
+        let both = before.compiled.desired.services.iter().zip(&after.compiled.desired.services);
+        let same: Vec<bool> = both.map(|(one, other)| Arc::ptr_eq(one, other)).collect();
+        assert_eq!(same, [[true; 4], [false; 4], [true; 4]].concat());
+    }
+}

@@ -1,0 +1,89 @@
+//! What is free beside what a ledger has.
+
+use std::ops::Range as Span;
+
+use holdfast_protocol::kernel::EndpointSlot;
+use holdfast_protocol::kernel::endpoint::Live;
+
+use super::{Ledger, Numbers};
+use crate::serve::tables::estate::Reader;
+use crate::serve::tables::plan::Space;
+use crate::serve::tables::ranges::{FreeRanges, Range};
+use crate::serve::tables::rest::Rest;
+use crate::serve::tables::slot;
+
+/// Free slots and numbers, found as they are asked for. What may be used is what
+/// [`Rest::space`](Rest::space) offers to a plan of everything.
+pub(super) struct Remainder<'a, R> {
+    estate: &'a R,
+    ledger: &'a Ledger,
+    /// Numbers of services and of endpoints that rest; `None`: only what was never in use will do.
+    resting: Option<[Numbers; 2]>,
+    slots: FreeRanges,
+    /// Those that have not been looked at yet.
+    numbers: Span<u32>,
+    endpoints: Span<u32>,
+}
+
+impl<'a, R: Reader> Remainder<'a, R> {
+    pub(super) fn of(ledger: &'a Ledger, estate: &'a R, rest: &'a Rest) -> Self {
+        let (capacity, resting) = (estate.capacity(), rest.resting());
+        let tables = ledger.numbers.iter().zip(&ledger.slots);
+        let mut taken: Vec<Range> = tables
+            .map(|(number, slots)| Range { start: estate.head(*number).slot(), length: *slots })
+            .collect();
+        taken.extend(resting.iter().flat_map(|freed| &freed.slots));
+        taken.sort_unstable_by_key(|range| range.start);
+        Self {
+            estate,
+            ledger,
+            resting: resting.map(|freed| [&freed.numbers, &freed.endpoints].map(Numbers::of)),
+            slots: FreeRanges::complement(Range { start: 0, length: capacity.slots }, taken),
+            numbers: 0..capacity.services,
+            endpoints: EndpointSlot::NO_STATE + 1..capacity.endpoints,
+        }
+    }
+}
+
+impl<R: Reader> Space for Remainder<'_, R> {
+    fn take_number(&mut self) -> Option<u32> {
+        let Self { estate, resting, .. } = self;
+        // Every frontend there is leads to a published number.
+        self.numbers.find(|number| {
+            !estate.head(*number).is_published()
+                && match resting {
+                    Some([numbers, _]) => !numbers.has(*number),
+                    None => estate.record(*number).service[0] == 0,
+                }
+                && estate.live(*number) == Live(0)
+        })
+    }
+
+    fn take_endpoint(&mut self) -> Option<u32> {
+        let Self { estate, ledger, resting, .. } = self;
+        self.endpoints.find(|number| {
+            let state = || estate.endpoint(*number);
+            !ledger.endpoints.has(*number)
+                && match resting {
+                    Some([_, endpoints]) => !endpoints.has(*number),
+                    None => state().is_untouched(),
+                }
+                && state().live == 0
+        })
+    }
+
+    fn take_slots(&mut self, length: u32) -> Option<Range> {
+        loop {
+            let range = self.slots.take(length)?;
+            let touched = |index: &u32| self.estate.slot(*index) != slot::UNTOUCHED;
+            if self.resting.is_some() || !(range.start..range.end()).any(|index| touched(&index)) {
+                return Some(range);
+            }
+            // What was skipped comes back after the grace period.
+        }
+    }
+
+    fn free_slots(&self) -> (u32, u32) {
+        (self.slots.longest(), self.slots.total())
+    }
+}

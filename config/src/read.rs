@@ -205,7 +205,9 @@ fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
     if metadata.len() > limit as u64 {
         return Err(ReadError::FileTooLarge { path: path.to_owned() });
     }
-    let mut contents = Vec::new();
+    // Room for all of it and for one byte more, so that it is read in one go.
+    let size = usize::try_from(metadata.len()).unwrap_or(limit).min(limit);
+    let mut contents = Vec::with_capacity(size + 1);
     // The size can have grown since, and says 0 on some file systems.
     file.take(limit as u64 + 1).read_to_end(&mut contents).map_err(failed)?;
     if contents.len() > limit {

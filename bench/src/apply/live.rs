@@ -24,7 +24,7 @@ const REST: Duration = Duration::from_millis(50);
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// From just after the file is in its place until the service is published, in milliseconds.
+    /// From just before the file is renamed to its place until the service is published, in milliseconds.
     pub times: Rounds<Change>,
     /// How many services were published anew.
     pub rewritten: Rounds<Change>,
@@ -34,7 +34,8 @@ pub struct Found {
 pub fn measure(lab: &Lab, size: Size, changes: usize) -> anyhow::Result<Found> {
     let texts = CHANGES.map(|change| text(size, change));
     let save = |change: usize| lab.write("live.yaml", &texts[change]);
-    let mut supervisor = lab.supervisor(&save(2)?).start()?;
+    let live = save(2)?;
+    let mut supervisor = lab.supervisor(&live).start()?;
     wait_until_settled(&mut supervisor, size)?;
     let heads = heads(lab)?;
     let number = {
@@ -46,10 +47,13 @@ pub fn measure(lab: &Lab, size: Size, changes: usize) -> anyhow::Result<Found> {
     let mut found = Found::default();
     for change in 1..=changes * CHANGES.len() {
         wait_until_settled(&mut supervisor, size)?;
+        let which = change % CHANGES.len();
+        let aside = lab.write("live.next", &texts[which])?;
         std::thread::sleep(REST);
-        let (which, before) = (change % CHANGES.len(), all(&heads));
-        save(which)?;
+        let before = all(&heads);
+        // The worker hears of it before the call returns: the kernel then frees the former file.
         let begin = Instant::now();
+        std::fs::rename(&aside, &live)?;
         while heads.read(number) == before[number as usize] {
             ensure!(begin.elapsed() < PATIENCE, "a save did not come into force");
             std::hint::spin_loop();

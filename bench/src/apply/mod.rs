@@ -90,8 +90,8 @@ pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
         "apply",
         "A configuration on its way into the kernel",
         "The steps apart: in one process, on the maps that a loader has made, with the worker's own code; \
-         loads and removals take turns. From a save to the kernel: a running worker, from just after the \
-         file is in its place until the table of the service is published in the kernel's map.",
+         loads and removals take turns. From a save to the kernel: a running worker, from just before the \
+         file is renamed to its place until the table of the service is published in the kernel's map.",
     );
     load_table(&tables, size, &mut section);
     change_tables(&tables, &live, size, &mut section);

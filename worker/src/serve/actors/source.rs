@@ -12,7 +12,7 @@ use super::lifeline::{End, Link, Pulse};
 use super::tables::{Order, Tables};
 use crate::serve::Configuration;
 use crate::serve::source::POLL_INTERVAL;
-use crate::serve::source::places::places;
+use crate::serve::source::places::{places, steps};
 use crate::serve::source::reading;
 use crate::serve::source::settling::{Change, Settling};
 use crate::serve::source::signature::{Signature, signature};
@@ -85,7 +85,8 @@ impl Source {
     }
 
     fn await_change(&mut self, mut watcher: Watcher, ctx: &mut Context<Self>) {
-        watcher.watch(&places(&self.configuration.path));
+        let path = &self.configuration.path;
+        watcher.watch(&places(path), steps(path));
         let waiting = async move { (watcher.changed().await, watcher) };
         ctx.spawn(waiting.into_actor(self).map(|(change, watcher), actor, ctx| {
             // An error means that the reactor is gone, and this process about to be.
@@ -99,11 +100,16 @@ impl Source {
     fn notice(&mut self, change: Change, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let until = self.settling.notice(change, now);
-        ctx.run_later(until - now, |actor, ctx| {
-            if actor.settling.is_settled(Instant::now()) {
-                actor.read_if_changed(ctx);
-            }
-        });
+        if until <= now {
+            return self.read_if_settled(ctx);
+        }
+        ctx.run_later(until - now, Self::read_if_settled);
+    }
+
+    fn read_if_settled(&mut self, ctx: &mut Context<Self>) {
+        if self.settling.is_settled(Instant::now()) {
+            self.read_if_changed(ctx);
+        }
     }
 
     fn poll(&mut self, ctx: &mut Context<Self>) {
@@ -124,6 +130,7 @@ impl Source {
 
     fn read(&mut self, ctx: &mut Context<Self>) {
         self.reading = true;
+        self.settling.reads(Instant::now());
         let configuration = Arc::clone(&self.configuration);
         let reading = tokio::task::spawn_blocking(move || {
             let Configuration { path, reader, readable } = &*configuration;

@@ -26,6 +26,15 @@ pub fn link_places(path: &Path) -> Vec<PathBuf> {
     walk.link_places
 }
 
+/// What the way to `path` leads through: each symbolic link, and what is at its end, by the directory it is
+/// in and its name there. Whoever renames something to one of these has replaced it whole.
+#[must_use]
+pub fn steps(path: &Path) -> Vec<(PathBuf, OsString)> {
+    let mut walk = Walk::new(path);
+    walk.walk();
+    walk.steps
+}
+
 struct Walk {
     here: PathBuf,
     /// The names that still have to be walked from `here`.
@@ -34,28 +43,36 @@ struct Walk {
     places: Vec<PathBuf>,
     /// Those of the places that a link was followed in.
     link_places: Vec<PathBuf>,
+    steps: Vec<(PathBuf, OsString)>,
 }
 
 impl Walk {
     fn new(path: &Path) -> Self {
         let here = PathBuf::from(if path.is_absolute() { "/" } else { "." });
-        let (places, link_places) = (Vec::new(), Vec::new());
-        Self { here, rest: names(path).collect(), links: 0, places, link_places }
+        let (places, link_places, steps) = (Vec::new(), Vec::new(), Vec::new());
+        Self { here, rest: names(path).collect(), links: 0, places, link_places, steps }
     }
 
     fn walk(&mut self) {
         while let Some(name) = self.rest.pop_front() {
             let next = self.here.join(&name);
-            let Ok(metadata) = fs::symlink_metadata(&next) else { return self.watch_here() };
+            let Ok(metadata) = fs::symlink_metadata(&next) else {
+                if self.rest.is_empty() {
+                    self.steps.push((self.here.clone(), name));
+                }
+                return self.watch_here();
+            };
             match fs::read_link(&next) {
                 Ok(target) if metadata.is_symlink() && self.links < MAX_LINKS => {
                     self.watch_here();
                     self.link_places.push(self.here.clone());
+                    self.steps.push((self.here.clone(), name));
                     self.follow(&target);
                 }
                 _ => {
                     if self.rest.is_empty() {
                         self.watch_here();
+                        self.steps.push((self.here.clone(), name));
                     }
                     self.here = next;
                 }
@@ -130,6 +147,15 @@ mod tests {
         symlink(volume.join("a.yaml"), etc.join("holdfast.yaml")).expect("linked");
         check(&etc.join("holdfast.yaml"), &[&etc, &volume, &generation]);
         let links = link_places(&etc.join("holdfast.yaml"));
+        let steps = steps(&etc.join("holdfast.yaml"));
+        let step = |place: &Path, name: &str| (place.to_owned(), OsString::from(name));
+        let expected = [
+            step(&etc, "holdfast.yaml"),
+            step(&volume, "a.yaml"),
+            step(&volume, "..data"),
+            step(&generation, "a.yaml"),
+        ];
+        assert_eq!(steps, expected);
         assert_eq!(links, [etc, volume.clone(), volume], "one for each link");
     }
 

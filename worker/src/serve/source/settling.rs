@@ -1,13 +1,15 @@
 //! Waiting until a save is complete. Pure.
 //!
 //! A configuration that is read half-way through a save may be valid all the same, and lack half of
-//! the services. So it is read only after some quiet, which is short after a file was closed or
-//! renamed, and longer while somebody may still be writing to it.
+//! the services. So it is read only after some quiet, which is short after a file was closed, and longer
+//! while somebody may still be writing to it. What was put in the place of the configuration by renaming
+//! it is complete, and is read at once.
 
 use std::time::{Duration, Instant};
 
-/// Quiet after a file was closed, renamed, made or removed: the steps of one save, and the files of
-/// one deployment, follow each other faster than that.
+/// Quiet after a file was closed, made or removed, or renamed in a directory of files: the steps of one
+/// save, and the files of one deployment, follow each other faster than that. And between two readings
+/// of what is replaced over and over.
 pub const QUIET_AFTER_CLOSE: Duration = Duration::from_millis(30);
 
 /// Quiet after something was written to a file that is still open, or after a change that was found
@@ -20,6 +22,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// A change on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// The configuration, or a link on the way to it, is another one, which is complete.
+    Replaced,
     /// Something is complete.
     Closed,
     /// Something may still be going on.
@@ -30,6 +34,8 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settling {
     waiting: Option<Wait>,
+    /// When something was read last.
+    read: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +48,9 @@ impl Settling {
     /// `change` was noticed at `now`. Returns when to ask [`is_settled`](Self::is_settled).
     pub fn notice(&mut self, change: Change, now: Instant) -> Instant {
         let quiet = match change {
+            Change::Replaced => self.read.map_or(Duration::ZERO, |read| {
+                (read + QUIET_AFTER_CLOSE).saturating_duration_since(now)
+            }),
             Change::Closed => QUIET_AFTER_CLOSE,
             Change::Written => QUIET_AFTER_WRITE,
         };
@@ -58,6 +67,11 @@ impl Settling {
             self.waiting = None;
         }
         settled
+    }
+
+    /// It is read at `now`.
+    pub const fn reads(&mut self, now: Instant) {
+        self.read = Some(now);
     }
 
     /// Whether a change is waiting to be read.
@@ -94,6 +108,21 @@ mod tests {
         let closed = settling.notice(Change::Closed, start + TICK);
         assert_eq!(closed, start + TICK + QUIET_AFTER_CLOSE);
         assert!(settling.is_settled(closed));
+    }
+
+    #[test]
+    fn what_was_replaced_is_read_at_once_and_not_all_the_time() {
+        let start = Instant::now();
+        let mut settling = Settling::default();
+        settling.notice(Change::Written, start);
+        assert_eq!(settling.notice(Change::Replaced, start + TICK), start + TICK);
+        assert!(settling.is_settled(start + TICK));
+        settling.reads(start + TICK);
+        let next = start + TICK + QUIET_AFTER_CLOSE;
+        assert_eq!(settling.notice(Change::Replaced, start + TICK), next);
+        assert!(!settling.is_settled(next - TICK));
+        assert!(settling.is_settled(next));
+        assert_eq!(settling.notice(Change::Replaced, next + PATIENCE), next + PATIENCE);
     }
 
     #[test]

@@ -1,26 +1,41 @@
 //! inotify on the directories a change can happen in.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, RawFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::inotify::{AddWatchFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::io::unix::AsyncFd;
 
 use super::settling::Change;
 
-/// How long changes are gathered before they are looked at. Other files of the directory may change
-/// all the time; this bounds how often a worker wakes up for them.
+/// How long changes are gathered before they are looked at, if there are many. Other files of the
+/// directory may change all the time; this bounds how often a worker wakes up for them.
 const GATHERING: Duration = Duration::from_millis(20);
+
+/// Changes that are looked at as soon as they come: a save is a handful of them, or some dozens if it is
+/// written in small pieces. One more for each [`GATHERING`] that passes.
+const AT_ONCE: u32 = 64;
 
 /// inotify, registered with the reactor.
 pub struct Watcher {
     inotify: AsyncFd<Descriptor>,
     watched: HashMap<PathBuf, WatchDescriptor>,
+    /// What is the configuration, or leads to it.
+    steps: Vec<(WatchDescriptor, OsString)>,
+    pace: Pace,
+}
+
+/// How often a worker has woken up lately.
+#[derive(Debug, Default)]
+struct Pace {
+    woken: u32,
+    since: Option<Instant>,
 }
 
 /// An inotify instance that shows its descriptor.
@@ -66,11 +81,13 @@ impl Watcher {
         // SAFETY: `Descriptor` owns its one descriptor, never replaces it, and closes it when it is
         // dropped, which `AsyncFd` does after deregistering.
         let inotify = unsafe { AsyncFd::register(Descriptor(inotify))? };
-        Ok(Self { inotify, watched: HashMap::new() })
+        let pace = Pace::default();
+        Ok(Self { inotify, watched: HashMap::new(), steps: Vec::new(), pace })
     }
 
-    /// Watches exactly `places`. One that cannot be watched is left to polling.
-    pub fn watch(&mut self, places: &[PathBuf]) {
+    /// Watches exactly `places`, and knows `steps` in them for the way to the configuration. One that
+    /// cannot be watched is left to polling.
+    pub fn watch(&mut self, places: &[PathBuf], steps: Vec<(PathBuf, OsString)>) {
         let inotify = &self.inotify.get_ref().0;
         let before = std::mem::take(&mut self.watched);
         for place in places {
@@ -86,6 +103,8 @@ impl Watcher {
                 let _gone = inotify.rm_watch(watch);
             }
         }
+        let step = |(place, name)| Some((*self.watched.get(&place)?, name));
+        self.steps = steps.into_iter().filter_map(step).collect();
     }
 
     /// Waits for changes, gathers those that follow at once, and says how far they have come.
@@ -93,10 +112,12 @@ impl Watcher {
     /// # Errors
     ///
     /// When the kernel cannot be asked.
-    pub async fn changed(&self) -> io::Result<Change> {
+    pub async fn changed(&mut self) -> io::Result<Change> {
         loop {
             drop(self.inotify.readable().await?);
-            tokio::time::sleep(GATHERING).await;
+            if self.pace.is_too_fast(Instant::now()) {
+                tokio::time::sleep(GATHERING).await;
+            }
             if let Some(change) = self.drain()? {
                 return Ok(change);
             }
@@ -108,8 +129,9 @@ impl Watcher {
         let mut last = None;
         loop {
             match self.inotify.get_ref().0.read_events() {
-                // The last word counts: a file that was written and then closed is complete.
-                Ok(events) => last = events.last().map(|event| event.mask).or(last),
+                Ok(events) => {
+                    last = events.iter().fold(last, |last, event| Some(self.word(last, event)));
+                }
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => return Err(errno.into()),
             }
@@ -118,11 +140,38 @@ impl Watcher {
         let _empty = self.inotify.try_io(tokio::io::Interest::READABLE, |_| {
             Err::<(), _>(io::ErrorKind::WouldBlock.into())
         });
-        let change = |mask: AddWatchFlags| match mask.intersects(unfinished()) {
-            true => Change::Written,
-            false => Change::Closed,
+        Ok(last)
+    }
+
+    /// How far changes have come with `event`, which were as far as `last`. The last word counts: a file
+    /// that was written and then closed is complete. But what was replaced stays complete whatever is
+    /// done to other files.
+    fn word(&self, last: Option<Change>, event: &InotifyEvent) -> Change {
+        let is_step = |(watch, name): &(WatchDescriptor, OsString)| {
+            *watch == event.wd && Some(name) == event.name.as_ref()
         };
-        Ok(last.map(change))
+        let is_own = self.steps.iter().any(is_step);
+        match last {
+            _ if is_own && event.mask.contains(AddWatchFlags::IN_MOVED_TO) => Change::Replaced,
+            Some(Change::Replaced) if !is_own => Change::Replaced,
+            _ if event.mask.intersects(unfinished()) => Change::Written,
+            _ => Change::Closed,
+        }
+    }
+}
+
+impl Pace {
+    /// Whether it has woken up too often for another time, which comes at `now`.
+    fn is_too_fast(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let passed = now.saturating_duration_since(since).as_millis() / GATHERING.as_millis();
+        if passed > 0 {
+            self.woken = self.woken.saturating_sub(u32::try_from(passed).unwrap_or(u32::MAX));
+            self.since = Some(now);
+        }
+        let is_too_fast = self.woken >= AT_ONCE;
+        self.woken += u32::from(!is_too_fast);
+        is_too_fast
     }
 }
 
@@ -145,4 +194,24 @@ fn unfinished() -> AddWatchFlags {
         | AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_DELETE
         | AddWatchFlags::IN_MOVED_FROM
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_looked_at_as_they_come_until_they_are_many() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        for _ in 0..AT_ONCE {
+            assert!(!pace.is_too_fast(now));
+        }
+        assert!(pace.is_too_fast(now));
+        now += GATHERING;
+        assert!(!pace.is_too_fast(now));
+        assert!(pace.is_too_fast(now));
+        now += GATHERING * 3 * AT_ONCE;
+        assert_eq!((0..1000).take_while(|_| !pace.is_too_fast(now)).count(), AT_ONCE as usize);
+    }
 }

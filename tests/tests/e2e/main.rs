@@ -7,7 +7,7 @@
 //! - [`limits`]: no more is open than is allowed, and it is spread by what is.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
-//! - [`health_checks`]: endpoints that do not work get no new connections.
+//! - [`health_checks`], [`outliers`]: endpoints that do not work, or fail, get no new connections.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
 //! - [`standby`]: a spare takes over from one that dies.
@@ -46,6 +46,7 @@ mod locality;
 mod losses;
 mod metrics;
 mod out_of_memory;
+mod outliers;
 mod pace;
 mod policy;
 mod privilege;

@@ -335,8 +335,7 @@ proptest! {
             next.find(address, verdict);
             let (with, without) = (used(&next.desired), used(&worker.desired));
             for (label, ports) in &with {
-                let uses_all = compiled.checked[0].check.when_all_unhealthy
-                    == holdfast_config::WhenAllUnhealthy::UseAll;
+                let uses_all = super::checked::uses_all(&compiled.checked[0].service);
                 for port in ports.difference(&without[label]) {
                     let is_known = addresses.iter().find(|it| it.port() == *port);
                     let is_healthy = is_known.is_some_and(|it| verdicts[it]);

@@ -360,10 +360,11 @@ pub struct EndpointRow {
     /// Its weight.
     pub weight: u16,
     /// `active`, or why it gets no new connections: `draining`, `idle` (weight 0), `standby` (another
-    /// locality, priority or family is used), `unhealthy` or `unchecked` (no check has ended yet); it gets
-    /// some all the same when no other is healthy and the configuration says so.
+    /// locality, priority or family is used), `unhealthy`, `unchecked` (no check has ended yet) or
+    /// `ejected` (connections to it failed); it gets some all the same when no other is healthy and the
+    /// configuration says so.
     pub state: String,
-    /// Why it is unhealthy; empty otherwise.
+    /// Why it is unhealthy or ejected; empty otherwise.
     pub reason: String,
     /// What became of the connections that were sent to it.
     pub traffic: TrafficRow,

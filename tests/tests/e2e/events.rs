@@ -21,7 +21,7 @@ fn logging(
     log: &str,
     services: &[Service],
 ) -> Result<(Supervisor, std::path::PathBuf), Box<dyn std::error::Error>> {
-    let file = lab.write("config.yaml", &format!("{}{log}\n", render(services)))?;
+    let file = lab.write("config.yaml", format!("{}{log}\n", render(services)))?;
     let written = lab.directory().join("access.log");
     let mut supervisor = lab.supervisor(&file).with("--access-log", &written).start()?;
     let status = supervisor.wait_for_grant()?;
@@ -239,7 +239,7 @@ fn connections_can_be_followed_live_over_a_new_worker() {
         let red = Backend::tcp("red")?;
         let other = virtual_address(73, 80);
         let services = [web(&red), Service::tcp("other", other).endpoint(red.v4())];
-        let file = lab.write("config.yaml", &render(&services))?;
+        let file = lab.write("config.yaml", render(&services))?;
         let mut supervisor = lab.supervisor(&file).start()?;
         supervisor.wait_for_grant()?;
         let mut trace = lab.ctl_command(&["--json", "trace", "--service", "web", "--for", "4s"])?;

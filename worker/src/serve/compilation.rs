@@ -226,7 +226,7 @@ mod tests {
             ),
         ) {
             let mut compilation = Compilation::default();
-            let mut former: Option<(Arc<Compiled>, Vec<(usize, usize)>)> = None;
+            let mut former: Option<(Arc<Compiled>, Vec<_>)> = None;
             for (services, is_placed) in saves {
                 let services: Vec<_> = services.into_iter().collect();
                 let head = if is_placed { "node: { region: eu }\n" } else { "" };

@@ -249,7 +249,7 @@ impl Known {
             }
         }
         // All of them are read back for one: it is done only when there is one.
-        let policies = has_policies.then(|| policy::plan::observe(maps)).unwrap_or_default();
+        let policies = if has_policies { policy::plan::observe(maps) } else { Vec::new() };
         let policies = policies.into_iter().map(|record| (record.number, record.name)).collect();
         Self { services, policies }
     }

@@ -15,7 +15,7 @@ use crate::estate::{Estate, EstateError};
 use crate::oom;
 use crate::process::{self, Child, Ending};
 
-/// How long the loader may take in all. It loads ten programs and allocates the maps, whose
+/// How long the loader may take in all. It loads eleven programs and allocates the maps, whose
 /// memory the kernel clears: tens of milliseconds; a machine that swaps needs seconds.
 pub const LOADING: Duration = Duration::from_secs(30);
 

@@ -210,10 +210,10 @@ fn pf28_counters_go_on_and_never_go_back() {
     });
 }
 
-/// The other half: what happens while nobody reads waits in the kernel's ring buffer, which links and pins
+/// The other half of PF28: what happens while nobody reads waits in the kernel's ring buffer, which links and pins
 /// hold, and is told then; each connection once, or twice if a worker died before it had given it up.
 #[test]
-fn pf28_events_wait_until_somebody_reads_them() {
+fn events_of_pf28_wait_until_somebody_reads_them() {
     const EACH: usize = 50;
     isolated(|lab| {
         let red = Backend::tcp("red")?;

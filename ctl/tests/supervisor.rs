@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use holdfast_protocol::control::{
     EndpointRow, Request, Response, SOCKET_NAME, Status, SupervisorStatus, TrafficRow,
@@ -19,6 +21,9 @@ use uds::UnixSeqpacketListener;
 
 /// A user without any right here.
 const NOBODY: u32 = 65534;
+
+/// How often a program is tried that somebody is just writing, a hundredth of a second apart.
+const TRIES: u32 = 500;
 
 /// A run directory whose instance `default` is answered for by this test.
 struct Fake {
@@ -232,13 +237,19 @@ fn a_user_without_the_right_is_told_what_to_do() {
     mode(fake.run.path(), 0o755);
     mode(&program, 0o755);
     mode(&fake.run.path().join("default"), 0o700);
-    let as_nobody = Command::new(&program)
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .args(["status", "--run-dir"])
-        .arg(fake.run.path())
-        .output()
+    let mut command = Command::new(&program);
+    command.current_dir("/").uid(NOBODY).gid(NOBODY).args(["status", "--run-dir"]);
+    command.arg(fake.run.path());
+    // What another test has just forked holds the copy open for writing until it executes.
+    let as_nobody = (0..TRIES)
+        .find_map(|_| match command.output() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+                None
+            }
+            done => Some(done),
+        })
+        .expect("nobody holds it open for long")
         .expect("this test needs root, to become a user without any right");
     assert_failed(&as_nobody, 77, &["permission denied on", "sudo"]);
     // Ends the listener's thread.

@@ -13,6 +13,10 @@ const SOCK_OPS: u32 = 3;
 /// `BPF_PROG_TYPE_CGROUP_SOCK` and `BPF_CGROUP_INET_SOCK_RELEASE`.
 const CGROUP_SOCKET: u32 = 9;
 const SOCK_RELEASE: u32 = 34;
+/// `BPF_CGROUP_INET_INGRESS`.
+const INGRESS: u32 = 0;
+/// `BPF_PROG_TYPE_CGROUP_SKB`.
+const CGROUP_PACKET: u32 = 8;
 /// `BPF_CGROUP_INET6_CONNECT`.
 pub const CONNECT6: u32 = 11;
 /// `BPF_MAP_TYPE_ARRAY`.
@@ -73,6 +77,7 @@ const fn program_type(attach_type: u32) -> u32 {
     match attach_type {
         SOCK_OPS => SOCKET_OPERATIONS,
         SOCK_RELEASE => CGROUP_SOCKET,
+        INGRESS => CGROUP_PACKET,
         _ => SOCKET_ADDRESS,
     }
 }

@@ -18,6 +18,9 @@ use crate::sized::Size;
 /// How long a save may take to be in force.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often the kernel's map is looked at meanwhile.
+const LOOK: Duration = Duration::from_micros(20);
+
 /// Rest before a save: the worker is done with everything of the one before.
 const REST: Duration = Duration::from_millis(50);
 
@@ -56,7 +59,8 @@ pub fn measure(lab: &Lab, size: Size, changes: usize) -> anyhow::Result<Found> {
         std::fs::rename(&aside, &live)?;
         while heads.read(number) == before[number as usize] {
             ensure!(begin.elapsed() < PATIENCE, "a save did not come into force");
-            std::hint::spin_loop();
+            // Whatever is looked at needs the processor too.
+            std::thread::sleep(LOOK);
         }
         let took = begin.elapsed();
         wait_until_settled(&mut supervisor, size)?;

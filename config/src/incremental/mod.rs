@@ -68,13 +68,19 @@ impl Incremental {
         self.former.is_some()
     }
 
+    /// The configuration that `sources` say, if not all of them has to be parsed for it. It takes little
+    /// time, whatever they are. The next text is compared with this one then.
+    pub fn follow(&mut self, sources: &Arc<Sources>) -> Option<Arc<Config>> {
+        self.former.as_mut()?.follow(sources)
+    }
+
     /// The configuration that `sources` say: what [`parse`](crate::parse) says of them.
     ///
     /// # Errors
     ///
     /// Every error in all files. The next text is compared with the last valid one.
     pub fn parse(&mut self, sources: &Arc<Sources>) -> Result<Parsed, Diagnostics> {
-        if let Some(config) = self.former.as_mut().and_then(|former| former.follow(sources)) {
+        if let Some(config) = self.follow(sources) {
             return Ok(Parsed { config, is_whole: false });
         }
         let (config, shapes) = crate::whole(sources)?;

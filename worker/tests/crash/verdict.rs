@@ -1,6 +1,7 @@
 //! What the maps say, as connections would find it: whole or torn, exact or with something left over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_protocol::kernel::{Frontend, FrontendKey, ServiceRecord};
@@ -36,7 +37,7 @@ pub fn outcome(observed: &Observed, key: &FrontendKey) -> Outcome {
 
 /// The service that `desired` gives `key` to.
 pub fn owner<'a>(desired: &'a Desired, key: &FrontendKey) -> Option<&'a DesiredService> {
-    desired.services.iter().find(|service| service.keys.contains(key))
+    desired.services.iter().find(|service| service.keys.contains(key)).map(Arc::as_ref)
 }
 
 /// Every address of either.

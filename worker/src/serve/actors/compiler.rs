@@ -32,7 +32,10 @@ pub struct Compiler {
 }
 
 /// What is on disk and its digest, or why it cannot be read.
-pub struct Text(pub Result<(String, Sources), String>);
+pub struct Text(pub Result<(String, Arc<Sources>), String>);
+
+/// What is on disk. Its digest follows, unless it is what was there before.
+pub struct Ahead(pub Arc<Sources>);
 
 /// What became of earlier configurations.
 pub struct Past {
@@ -49,6 +52,10 @@ pub struct Restore;
 pub struct Keep(pub OwnedFd);
 
 impl Message for Text {
+    type Result = ();
+}
+
+impl Message for Ahead {
     type Result = ();
 }
 
@@ -72,25 +79,26 @@ impl Compiler {
 
     /// Compiles `sources`, once the supervisor has been told: should that crash this process, it
     /// has to know why.
-    fn compile(&mut self, digest: String, sources: Sources, ctx: &mut Context<Self>) {
+    fn compile(&mut self, digest: String, sources: Arc<Sources>, ctx: &mut Context<Self>) {
         self.busy = true;
-        let sources = Arc::new(sources);
         let is_kept = self.past.as_ref().is_some_and(|past| past.history.snapshot == digest);
         self.unkept = (!is_kept).then(|| (digest.clone(), Arc::clone(&sources)));
         let told = self.link.send(Say(FromChild::Trying { digest: digest.clone() }));
         let mut compilation = std::mem::take(&mut self.compilation);
+        let is_prepared = compilation.is_prepared(&sources);
+        let work = move || {
+            let compiled = compilation.compile(&sources, digest);
+            // A part leaves little behind.
+            if !matches!(compiled, Ok(Outcome { is_whole: false, .. })) {
+                memory::give_back();
+            }
+            (compilation, compiled)
+        };
         let compiling = async move {
             // An error means that the reactor is about to end.
             let _told = told.await;
-            let compiling = tokio::task::spawn_blocking(move || {
-                let compiled = compilation.compile(&sources, digest);
-                // A part leaves little behind.
-                if !matches!(compiled, Ok(Outcome { is_whole: false, .. })) {
-                    memory::give_back();
-                }
-                (compilation, compiled)
-            });
-            compiling.await
+            // What little is left to do takes less time than another thread takes to begin.
+            if is_prepared { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
         };
         ctx.spawn(compiling.into_actor(self).map(|compiled, actor, ctx| {
             let loaded = match compiled {
@@ -106,8 +114,13 @@ impl Compiler {
     }
 
     fn pass_on(&mut self, loaded: Loaded, ctx: &mut Context<Self>) {
-        self.busy = false;
         self.tables.do_send(Loading(loaded));
+        self.go_on(ctx);
+    }
+
+    /// It is done with a text.
+    fn go_on(&mut self, ctx: &mut Context<Self>) {
+        self.busy = false;
         if let Some(text) = self.waiting.take() {
             ctx.notify(text);
         }
@@ -155,6 +168,28 @@ impl Handler<Text> for Compiler {
             },
             Text(Err(error)) => self.tables.do_send(Loading(Err(rejected(error)))),
         }
+    }
+}
+
+impl Handler<Ahead> for Compiler {
+    type Result = ();
+
+    /// While the digest is being computed, what little has changed is compiled.
+    fn handle(&mut self, Ahead(sources): Ahead, ctx: &mut Self::Context) {
+        if self.busy || self.past.is_none() || !self.compilation.is_following() {
+            return;
+        }
+        self.busy = true;
+        let mut compilation = std::mem::take(&mut self.compilation);
+        let preparing = tokio::task::spawn_blocking(move || {
+            compilation.prepare(&sources);
+            compilation
+        });
+        ctx.spawn(preparing.into_actor(self).map(|prepared, actor, ctx| {
+            // One that is lost is made anew from the whole text.
+            actor.compilation = prepared.unwrap_or_default();
+            actor.go_on(ctx);
+        }));
     }
 }
 

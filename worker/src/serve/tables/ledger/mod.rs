@@ -170,7 +170,7 @@ impl Ledger {
 impl Numbers {
     const BITS: u32 = u64::BITS;
 
-    fn of(numbers: &Vec<u32>) -> Self {
+    fn of(numbers: &[u32]) -> Self {
         let mut set = Self::default();
         numbers.iter().for_each(|number| set.add(*number));
         set

@@ -37,7 +37,8 @@ impl<'a, R: Reader> Remainder<'a, R> {
         Self {
             estate,
             ledger,
-            resting: resting.map(|freed| [&freed.numbers, &freed.endpoints].map(Numbers::of)),
+            resting: resting
+                .map(|freed| [&freed.numbers, &freed.endpoints].map(|it| Numbers::of(it))),
             slots: FreeRanges::complement(Range { start: 0, length: capacity.slots }, taken),
             numbers: 0..capacity.services,
             endpoints: EndpointSlot::NO_STATE + 1..capacity.endpoints,

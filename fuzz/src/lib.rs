@@ -8,9 +8,12 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use holdfast::succession::Carried;
-use holdfast_config::{Config, Diagnostics, Http, Source, Sources, limit, parse, snapshot as kept};
+use holdfast_config::{
+    Config, Diagnostics, Http, Incremental, Source, Sources, limit, parse, snapshot as kept,
+};
 use holdfast_protocol::control::{Request, Response, WorkerAnswer, WorkerQuery};
 use holdfast_protocol::handover::snapshot::{DIGEST_AT, hexadecimal};
 use holdfast_protocol::handover::{CHILD_DESCRIPTOR, FromChild, Offer, ToChild};
@@ -26,11 +29,12 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("packet", packet),
     ("body", body),
     ("configuration", configuration),
     ("configurations", configurations),
+    ("saves", saves),
     ("instance", instance),
     ("state", state),
     ("snapshot", snapshot),
@@ -100,6 +104,17 @@ pub fn configurations(text: &[u8]) {
     };
     let files = text.splitn(FILES, |byte| *byte == BETWEEN_FILES).enumerate().map(file);
     check_configuration(&Sources::new(files.collect()));
+}
+
+/// One save after the other: the input, cut at each [`BETWEEN_FILES`]. Each says what it would say if it
+/// were the first.
+pub fn saves(texts: &[u8]) {
+    let mut incremental = Incremental::default();
+    for text in texts.splitn(FILES, |byte| *byte == BETWEEN_FILES) {
+        let sources = Arc::new(Sources::single("a.yaml", text));
+        let after = incremental.parse(&sources).map(|parsed| parsed.config);
+        assert_eq!(after.as_deref(), parse(&sources).as_ref(), "{}", text.escape_ascii());
+    }
 }
 
 /// The name of an instance: one that is accepted stays within the directory of all instances.

@@ -131,8 +131,11 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
     let position = name.map_or(node.position, |name| name.position);
     let name = name.and_then(|node| text(node, "the service name", service_name, report));
 
-    let (addresses, address_positions) = addresses(&fields, report);
-    let (ports, port_positions) = ports(&fields, report);
+    let (mut addresses, address_positions) = addresses(&fields, report);
+    let (mut ports, port_positions) = ports(&fields, report);
+    // What is kept as long as the text is compared with the next one takes no more room than it needs.
+    addresses.shrink_to_fit();
+    ports.shrink_to_fit();
     let balancing = fields.get("load_balancing").map(|node| balancing::decode(node, report));
     let balancing = balancing.unwrap_or_default();
     let health_check =
@@ -143,7 +146,8 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
     let access_log =
         fields.get(access_log::KEY).and_then(|node| access_log::of_service(node, report));
     let listed = listed_endpoints(&fields, report);
-    let (endpoints, endpoint_positions) = endpoints(listed, report);
+    let (mut endpoints, endpoint_positions) = endpoints(listed, report);
+    endpoints.shrink_to_fit();
     Some(Located {
         file,
         service: Service {
@@ -239,7 +243,7 @@ fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<Endpoint> {
         },
         weight: weight.unwrap_or(Some(DEFAULT_WEIGHT))?,
         draining: draining.unwrap_or(Some(false))?,
-        place: place?,
+        place: place?.map(Box::new),
     })
 }
 

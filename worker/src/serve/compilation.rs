@@ -11,6 +11,9 @@ use super::compile::{Compiled, Summary, compile_service};
 use super::health_check::checked::Checked;
 use super::tables::desired::{Desired, DesiredService};
 
+/// Most bytes of a text that are parsed before the supervisor has heard of it: some dozens of services.
+const LITTLE: usize = 64 * 1024;
+
 /// Compiles one text after the other.
 #[derive(Default)]
 pub struct Compilation {
@@ -60,7 +63,7 @@ impl Compilation {
     /// this process its life, and nobody knows of them yet. A successor parses all of them, which the
     /// supervisor is told of.
     pub fn prepare(&mut self, sources: &Arc<Sources>) {
-        let config = self.texts.follow(sources);
+        let config = self.texts.follow(sources, LITTLE);
         self.prepared = config.map(|config| self.resume(Arc::clone(sources), config));
     }
 

@@ -176,7 +176,9 @@ impl Handler<Ahead> for Compiler {
 
     /// While the digest is being computed, what little has changed is compiled.
     fn handle(&mut self, Ahead(sources): Ahead, ctx: &mut Self::Context) {
-        if self.busy || self.past.is_none() || !self.compilation.is_following() {
+        // Without its digest nobody knows whether it is one of those that are set aside.
+        let may_be_tried = self.past.as_ref().is_some_and(|past| past.history.set_aside.is_empty());
+        if self.busy || !may_be_tried || !self.compilation.is_following() {
             return;
         }
         self.busy = true;

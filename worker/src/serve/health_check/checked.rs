@@ -61,7 +61,7 @@ pub fn is_asked(service: &Service, node: Option<&Locality>, endpoint: &Endpoint)
 pub fn level(service: &Service, node: Option<&Locality>, endpoint: &Endpoint) -> Option<u32> {
     match service.balancing.locality {
         None => Some(0),
-        Some(mode) => locality::priority(mode, node, endpoint.place.as_ref()),
+        Some(mode) => locality::priority(mode, node, endpoint.place.as_deref()),
     }
 }
 

@@ -38,6 +38,9 @@ plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCoun
 plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, EndpointState, Traffic);
 plain!([u8; 32], Cell, PolicyCounters);
 
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
+
 /// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
 /// elements are multiples of 8 bytes.
 const WINDOW: u32 = 8192;
@@ -49,7 +52,7 @@ const WINDOW: u32 = 8192;
 /// It is mapped in windows, each when an element in it is first asked for. The kernel enters every
 /// page of a mapping into the page table at once, again when the protection changes, and takes each
 /// out when the process ends: for arrays that are mostly unused, that is most of what a worker's
-/// start and end would cost.
+/// start and end would cost. For the same reason whoever has looked at much of it lets it go again.
 #[derive(Debug)]
 pub struct MappedArray<T: Plain> {
     file: OwnedFd,
@@ -68,33 +71,21 @@ pub struct MappedArray<T: Plain> {
 unsafe impl<T: Plain> Send for MappedArray<T> {}
 
 impl<T: Plain> MappedArray<T> {
-    /// The array map `file`, read-only for now.
+    /// The array map `file`, read-only for now. Nothing of it is mapped before it is asked for.
     ///
     /// # Errors
     ///
-    /// When it is not an array of `T`s, was not made to be mapped, or the kernel refuses.
+    /// When it is not an array of `T`s, or was not made to be mapped.
     pub fn map(file: OwnedFd) -> Result<Self, BpfError> {
-        let array = Self::map_later(file)?;
-        // What cannot be mapped at all should show here.
-        if array.length > 0 {
-            let first = array.map_window(0)?;
-            let _empty = array.windows[0].set(first);
-        }
-        Ok(array)
-    }
-
-    /// The array map `file`, read-only for now, of which nothing is mapped before it is asked for: for
-    /// large elements that a worker does not need in order to start.
-    ///
-    /// # Errors
-    ///
-    /// When it is not an array of `T`s.
-    pub fn map_later(file: OwnedFd) -> Result<Self, BpfError> {
         let info = map_info(file.as_fd())?;
         let element = u32::try_from(size_of::<T>()).expect("elements are small");
         // The kernel rounds elements up to 8 bytes; ours are multiples of 8, so they lie densely.
         if info.shape.value_bytes != element || element % 8 != 0 {
             let why = format!("elements of {} bytes, expected {element}", info.shape.value_bytes);
+            return Err(BpfError::invalid("mmap", info.name, why));
+        }
+        if info.shape.flags & MMAPABLE == 0 {
+            let why = "it was not made to be mapped".to_owned();
             return Err(BpfError::invalid("mmap", info.name, why));
         }
         let length = info.shape.max_entries;
@@ -114,6 +105,15 @@ impl<T: Plain> MappedArray<T> {
         }
         self.writable = writable;
         Ok(())
+    }
+
+    /// Takes every window out of this process's memory; each is mapped again when it is asked for.
+    pub fn let_go(&mut self) {
+        for window in 0..self.windows.len() {
+            if let Some(base) = self.windows[window].take() {
+                self.unmap_window(u32::try_from(window).expect("few windows"), base);
+            }
+        }
     }
 
     /// How many elements there are.
@@ -193,6 +193,11 @@ impl<T: Plain> MappedArray<T> {
         Ok(base)
     }
 
+    fn unmap_window(&self, window: u32, base: NonNull<T>) {
+        // SAFETY: the range is exactly a mapping this value owned and forgets; nothing borrows from it.
+        unsafe { libc::munmap(base.as_ptr().cast(), self.window_bytes(window)) };
+    }
+
     fn protect_window(
         &self,
         window: u32,
@@ -254,9 +259,6 @@ impl MappedArray<EnrolmentWord> {
 
 impl<T: Plain> Drop for MappedArray<T> {
     fn drop(&mut self) {
-        for (window, base) in self.mapped() {
-            // SAFETY: the range is exactly a mapping this value owns; nothing borrows from it.
-            unsafe { libc::munmap(base.as_ptr().cast(), self.window_bytes(window)) };
-        }
+        self.let_go();
     }
 }

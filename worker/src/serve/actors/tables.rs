@@ -226,6 +226,8 @@ impl Actor for Tables {
             actor.after(result, ctx);
             let result = actor.session.look_at_cgroups();
             actor.after(result, ctx);
+            // Whatever questions and scrapes have looked at since.
+            actor.session.let_go();
         });
     }
 }
@@ -237,6 +239,7 @@ impl Handler<Turn> for Tables {
         self.turning = false;
         let result = self.session.advance();
         self.after(result, ctx);
+        self.session.let_go();
     }
 }
 
@@ -246,6 +249,7 @@ impl Handler<Loading> for Tables {
     fn handle(&mut self, Loading(loaded): Loading, ctx: &mut Self::Context) {
         let result = self.session.load(loaded);
         self.after(result, ctx);
+        self.session.let_go();
     }
 }
 

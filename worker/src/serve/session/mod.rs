@@ -347,6 +347,18 @@ impl Session {
         Ok(())
     }
 
+    /// Gives back the memory that looking at the maps took, while there is nothing to do with them.
+    pub fn let_go(&mut self) {
+        if self.next() != Next::Wait {
+            return;
+        }
+        match &mut self.role {
+            Role::Shadow { maps, .. } => maps.let_go(),
+            Role::Granted { maps, .. } => maps.let_go(),
+            Role::Absent => {}
+        }
+    }
+
     /// What to do when nothing else wants a turn.
     #[must_use]
     pub const fn next(&self) -> Next {

@@ -44,7 +44,7 @@ struct Maps {
 }
 
 impl ShadowMaps {
-    /// Maps the estate, read-only.
+    /// The estate, read-only.
     ///
     /// # Errors
     ///
@@ -58,8 +58,8 @@ impl ShadowMaps {
             counters: PerCpuArray::new(estate.counters)?,
             enrolment: MappedArray::map(estate.enrolment)?,
             enrolled: HashMap::new(estate.enrolled)?,
-            endpoints: MappedArray::map_later(estate.endpoints)?,
-            traffic: MappedArray::map_later(estate.traffic)?,
+            endpoints: MappedArray::map(estate.endpoints)?,
+            traffic: MappedArray::map(estate.traffic)?,
             policy_head: MappedArray::map(estate.policy_head)?,
             policies: MappedArray::map(estate.policies)?,
             policy_counters: PerCpuArray::new(estate.policy_counters)?,
@@ -75,6 +75,12 @@ impl ShadowMaps {
         self.0.protect(true)?;
         Ok(GrantedMaps(self.0))
     }
+
+    /// Keeps nothing of them in this process's memory until it is looked at again: a process is dead,
+    /// and the next one may be granted, only when the kernel has taken out every page.
+    pub fn let_go(&mut self) {
+        self.0.let_go();
+    }
 }
 
 impl GrantedMaps {
@@ -86,6 +92,11 @@ impl GrantedMaps {
     pub fn release(mut self) -> Result<ShadowMaps, BpfError> {
         self.0.protect(false)?;
         Ok(ShadowMaps(self.0))
+    }
+
+    /// As [`ShadowMaps::let_go`].
+    pub fn let_go(&mut self) {
+        self.0.let_go();
     }
 }
 
@@ -111,6 +122,17 @@ pub trait Counters {
 }
 
 impl Maps {
+    fn let_go(&mut self) {
+        self.heads.let_go();
+        self.tables.let_go();
+        self.enrolment.let_go();
+        self.services.let_go();
+        self.endpoints.let_go();
+        self.traffic.let_go();
+        self.policy_head.let_go();
+        self.policies.let_go();
+    }
+
     fn protect(&mut self, writable: bool) -> Result<(), BpfError> {
         self.heads.protect(writable)?;
         self.tables.protect(writable)?;

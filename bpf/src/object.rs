@@ -163,7 +163,19 @@ pub fn kind_of(fd: BorrowedFd<'_>) -> Option<Kind> {
     }
 }
 
+/// Whether `fd` is a map, without the detour by `/proc`, which takes many times as long: a lookup
+/// without a key gets as far as reading that key only in a map.
+fn is_map(fd: BorrowedFd<'_>) -> bool {
+    let mut attribute = attr::Element { map_fd: raw(fd), ..attr::Element::default() };
+    // SAFETY: neither address leads anywhere, so the kernel reads and writes nothing of this process.
+    let answer = unsafe { bpf(Command::MapLookup, &mut attribute) };
+    answer < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}
+
 fn expect_kind(fd: BorrowedFd<'_>, kind: Kind) -> Result<(), BpfError> {
+    if kind == Kind::Map && is_map(fd) {
+        return Ok(());
+    }
     match kind_of(fd) {
         Some(found) if found == kind => Ok(()),
         found => {

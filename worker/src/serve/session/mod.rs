@@ -229,12 +229,9 @@ impl Session {
     fn prepare(&mut self) -> Result<(), SessionError> {
         let Role::Shadow { maps, ready: false } = &self.role else { return Ok(()) };
         let Some(latest) = &self.latest else {
-            // Compiling takes far longer than all the rest together, and the former worker has said
-            // that the very same text is in force already. It is made sure of after the grant.
-            let noted = self.noted.as_ref().filter(|noted| {
-                let is_whole = noted.state == ConfigState::InForce;
-                is_whole && self.found.as_ref() == Some(&noted.digest)
-            });
+            // The former worker has said what is in force. Whatever is on disk by now follows the
+            // grant like any other save; if it is the same, it is made sure of then.
+            let noted = self.noted.as_ref().filter(|noted| noted.state == ConfigState::InForce);
             if let Some(config) = noted.cloned() {
                 self.say_ready(config);
             }

@@ -68,7 +68,8 @@ fn behind(fences: &str, config: &Path, attempt: Attempt) -> io::Result<()> {
     // A thread that is only just starting needs calls that are about to be denied.
     started.recv().expect("it starts");
     if has("calls") {
-        calls::confine(NO_LIFELINE).expect("seccomp is not refused");
+        let filter = calls::filter(NO_LIFELINE).expect("a filter for this processor");
+        calls::confine(&filter).expect("seccomp is not refused");
     }
     if has("unchecked") {
         calls::renounce_connecting().expect("one more filter is not refused");

@@ -145,8 +145,11 @@ fn prepare(arguments: &Arguments, lifeline: &Lifeline) -> anyhow::Result<(Reacto
              does; its user's rights and the filter of system calls remain"
         );
     }
-    let reactor = Reactor::new().context("cannot make the reactor")?;
-    sandbox::calls::confine(lifeline.as_raw_fd())?;
+    let starting = Reactor::start().context("cannot make the reactor")?;
+    // Made while the threads start.
+    let filter = sandbox::calls::filter(lifeline.as_raw_fd())?;
+    let reactor = starting.finish().context("cannot make the reactor")?;
+    sandbox::calls::confine(&filter)?;
     Ok((reactor, Configuration { path, reader, readable }))
 }
 

@@ -20,7 +20,7 @@ mod source;
 mod tables;
 
 use std::io;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, System};
@@ -46,22 +46,60 @@ const STARTING: Duration = Duration::from_secs(2);
 /// What runs the actors, with every thread that there will be.
 pub struct Reactor(Runtime);
 
+/// A [`Reactor`] whose helper threads are starting. The filter of system calls, which is installed
+/// next, lets none be started later: one that is only just starting would need calls it denies.
+pub struct Starting {
+    /// Each thread waits until its one is dropped: before the runtime, which waits for the threads.
+    held: Vec<mpsc::Sender<()>>,
+    /// Hears of each that runs.
+    started: mpsc::Receiver<()>,
+    runtime: Runtime,
+}
+
+impl Starting {
+    /// Returns when every helper thread runs.
+    ///
+    /// # Errors
+    ///
+    /// When one does not.
+    pub fn finish(self) -> io::Result<Reactor> {
+        for _ in &self.held {
+            self.started.recv_timeout(STARTING).map_err(|_| {
+                let why = "a helper thread does not start; is there a limit on the threads of the \
+                           worker's user (RLIMIT_NPROC) or of its cgroup (pids.max)?";
+                io::Error::new(io::ErrorKind::TimedOut, why)
+            })?;
+        }
+        Ok(Reactor(self.runtime))
+    }
+}
+
 impl Reactor {
-    /// Makes it, and starts the helper threads: the filter of system calls, which is installed
-    /// next, lets none be started later.
+    /// Makes it, and starts the helper threads.
     ///
     /// # Errors
     ///
     /// When the kernel has no more descriptors or threads to give.
-    pub fn new() -> io::Result<Self> {
+    pub fn start() -> io::Result<Starting> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .max_blocking_threads(HELPERS)
             .thread_keep_alive(Duration::MAX)
             .build()?;
-        start_helpers(&runtime)?;
-        Ok(Self(runtime))
+        let (starting, started) = mpsc::channel();
+        let start = |_| {
+            let (starting, (hold, held)) = (starting.clone(), mpsc::channel::<()>());
+            // While one waits, it takes another one to run the next.
+            drop(runtime.spawn_blocking(move || {
+                // Without a receiver nobody waits any more.
+                let _unheard = starting.send(());
+                let _let_go = held.recv();
+            }));
+            hold
+        };
+        let held = (0..HELPERS).map(start).collect();
+        Ok(Starting { held, started, runtime })
     }
 
     /// Serves `configuration`, with `watch` to notice changes of it, until the supervisor says to leave, or is gone.
@@ -82,31 +120,6 @@ impl Reactor {
         system.block_on(async { start(lifeline, configuration, watch) })?;
         system.run()
     }
-}
-
-/// Returns when every helper thread runs: one that is only just starting would need system calls
-/// that are about to be denied.
-fn start_helpers(runtime: &Runtime) -> io::Result<()> {
-    let (starting, started) = mpsc::channel();
-    // While one waits for this, it takes another one to run the next.
-    let together = Arc::new(Mutex::new(()));
-    let _held = together.lock().map_err(|_| io::Error::other("a helper thread has panicked"))?;
-    for _ in 0..HELPERS {
-        let (starting, together) = (starting.clone(), Arc::clone(&together));
-        drop(runtime.spawn_blocking(move || {
-            // Without a receiver nobody waits any more.
-            let _unheard = starting.send(());
-            drop(together.lock());
-        }));
-    }
-    for _ in 0..HELPERS {
-        started.recv_timeout(STARTING).map_err(|_| {
-            let why = "a helper thread does not start; is there a limit on the threads of the \
-                       worker's user (RLIMIT_NPROC) or of its cgroup (pids.max)?";
-            io::Error::new(io::ErrorKind::TimedOut, why)
-        })?;
-    }
-    Ok(())
 }
 
 fn start(

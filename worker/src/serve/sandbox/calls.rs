@@ -40,14 +40,26 @@ struct Program {
     instructions: *const sock_filter,
 }
 
-/// Confines every thread of this process, for good, to the calls that serving needs; messages go
-/// through `lifeline` only.
+/// The filter that leaves a process the calls that serving needs.
+#[derive(Debug)]
+pub struct Filter(BpfProgram);
+
+/// The filter for this process, whose messages go through `lifeline` only.
+///
+/// # Errors
+///
+/// When there is no list for this processor, or it cannot be compiled.
+pub fn filter(lifeline: RawFd) -> Result<Filter, CallsError> {
+    Ok(Filter(compile(lifeline)?))
+}
+
+/// Confines every thread of this process, for good, to what `filter` lets through.
 ///
 /// # Errors
 ///
 /// Any [`CallsError`].
-pub fn confine(lifeline: RawFd) -> Result<(), CallsError> {
-    install(&compile(lifeline)?)
+pub fn confine(filter: &Filter) -> Result<(), CallsError> {
+    install(&filter.0)
 }
 
 /// Denies every thread of this process, for good, to open connections: nobody is to be checked.

@@ -250,6 +250,12 @@ impl Worker {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
         line.expect("the field").split_whitespace().collect::<Vec<_>>().join(" ")
     }
+
+    /// What is in its memory, as `/proc/PID/maps` has it.
+    pub fn mappings(&self) -> String {
+        let path = format!("/proc/{}/maps", self.child.id());
+        std::fs::read_to_string(path).expect("its mappings")
+    }
 }
 
 impl Drop for Worker {

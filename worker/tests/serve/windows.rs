@@ -67,3 +67,28 @@ fn what_may_not_be_written_is_not_whichever_window_it_is_in() {
     assert!(catch_unwind(AssertUnwindSafe(|| array.read(LENGTH))).is_err(), "behind the end");
     assert_eq!(array.read(0), HeadWord(7));
 }
+
+#[test]
+fn what_was_let_go_is_there_again_and_may_be_written_as_before() {
+    let estate = Estate::new(LENGTH, LENGTH);
+    let mut array = heads(&estate);
+    array.protect(true).expect("made writable");
+    array.write(PLACES[3], HeadWord(7));
+    array.let_go();
+    assert_eq!(array.read(PLACES[3]), HeadWord(7));
+    array.write(PLACES[3], HeadWord(8));
+    array.let_go();
+    array.protect(false).expect("made read-only");
+    assert_eq!(array.read(PLACES[3]), HeadWord(8));
+    let written = catch_unwind(AssertUnwindSafe(|| array.write(PLACES[3], HeadWord(9))));
+    assert!(written.is_err(), "it may be read only");
+}
+
+#[test]
+fn what_is_no_map_is_not_taken_for_one() {
+    for other in ["/dev/null", "/proc/self/status"] {
+        let file = std::fs::File::open(other).expect("opened");
+        let refused = MappedArray::<HeadWord>::map(file.into()).expect_err("no map");
+        assert!(refused.to_string().contains("no bpf object"), "{refused}");
+    }
+}

@@ -228,15 +228,16 @@ impl Session {
     /// Says that it is ready, once the estate and the configuration are here.
     fn prepare(&mut self) -> Result<(), SessionError> {
         let Role::Shadow { maps, ready: false } = &self.role else { return Ok(()) };
-        let Some(latest) = &self.latest else {
-            // The former worker has said what is in force. Whatever is on disk by now follows the
-            // grant like any other save; if it is the same, it is made sure of then.
+        // The former worker has said what is in force. Whatever is on disk by now follows the grant
+        // like any other save; if it is the same, it is made sure of then.
+        if self.latest.is_none() || self.occasion == Occasion::Recovery {
             let noted = self.noted.as_ref().filter(|noted| noted.state == ConfigState::InForce);
             if let Some(config) = noted.cloned() {
                 self.say_ready(config);
+                return Ok(());
             }
-            return Ok(());
-        };
+        }
+        let Some(latest) = &self.latest else { return Ok(()) };
         let observed = observe(maps)?;
         let verdict = match latest {
             Ok(compiled) => match dry_run(maps, &observed, compiled) {
@@ -284,10 +285,9 @@ impl Session {
         let Role::Shadow { maps, .. } = std::mem::replace(&mut self.role, Role::Absent) else {
             return Err(SessionError::Refused("granted without an estate".to_owned()));
         };
-        // Nobody knows what the former writer freed when, nor what it put in force.
+        // Nobody knows what the former writer freed when.
         self.rest = Rest::default();
-        self.summary = Summary::default();
-        self.origin = Origin::default();
+        (self.summary, self.origin) = self.left_in_force();
         self.frontends = None;
         self.policies = None;
         self.forget_health();
@@ -312,15 +312,16 @@ impl Session {
         matches!((noted, latest), (Some(noted), Some(latest)) if noted.digest == latest.summary.digest)
     }
 
+    /// What the former worker had put in force, as far as it is known, and where that came from.
+    fn left_in_force(&self) -> (Summary, Origin) {
+        let Some(noted) = &self.noted else { return (Summary::default(), Origin::default()) };
+        let (digest, services, endpoints) = (noted.digest.clone(), noted.services, noted.endpoints);
+        (Summary { digest, services, endpoints }, noted.origin)
+    }
+
     /// Answers the grant before anything is compared: what is on disk, or was, was in force when
     /// the former worker ended. What is left to do is `work`.
     fn take_for_granted(&mut self, work: Work) {
-        if let Some(noted) = &self.noted {
-            let (digest, services, endpoints) =
-                (noted.digest.clone(), noted.services, noted.endpoints);
-            self.summary = Summary { digest, services, endpoints };
-            self.origin = noted.origin;
-        }
         self.set_work(work);
         self.answer_grant();
     }
@@ -334,6 +335,8 @@ impl Session {
     pub fn release(&mut self) -> Result<(), SessionError> {
         self.turn += 1;
         self.forget_health();
+        // Somebody else writes before this worker may do so again.
+        self.noted = None;
         match std::mem::replace(&mut self.role, Role::Absent) {
             Role::Granted { maps, .. } => {
                 self.role = Role::Shadow { maps: maps.release()?, ready: true };

@@ -17,15 +17,13 @@ use aya_ebpf::macros::{btf_map, cgroup_skb};
 use aya_ebpf::programs::SkBuffContext;
 use holdfast_ebpf::arrival::{self, Arrival, Packet, Parsed};
 use holdfast_ebpf::flow::{Flows as _, NEVER};
-use holdfast_ebpf::policy::{
-    self, Cells, Court, Policies, Request, Ruling, Section, Vectors, sentence,
-};
+use holdfast_ebpf::policy::{self, Court, Request, Ruling, sentence};
 use holdfast_ebpf::socket::Peer;
 use holdfast_protocol::kernel::event::kind;
-use holdfast_protocol::kernel::rules::{Cell, ImageHeader, Judged};
+use holdfast_protocol::kernel::rules::{ImageHeader, Judged};
 use holdfast_protocol::kernel::{HeadWord, PROTOCOL_TCP, PROTOCOL_UDP, is_mapped};
 
-use crate::court::{self, hf_find, hf_find6, hf_matches};
+use crate::court::{self, Code, Workload};
 use crate::flows::SocketFlows;
 use crate::telling;
 
@@ -143,13 +141,21 @@ fn existing(raw: *mut __sk_buff, socket: *mut bpf_sock) -> i32 {
             return answer((&raw const (*judged).passes).read_volatile().into());
         }
         let passes = hf_judge_again(raw);
+        if passes == UNKNOWN {
+            // Whoever can send a packet like this one must not have the connection let in by it, nor cut.
+            return 0;
+        }
         (&raw mut (*judged).passes).write_volatile(passes as u32);
         (&raw mut (*judged).generation).write_volatile(generation);
         answer(passes)
     }
 }
 
-/// Judges an established connection: 0 if its packets are to be dropped.
+/// What [`hf_judge_again`] says of a packet that says nothing about its connection: it is dropped, as far as
+/// the last bit goes.
+const UNKNOWN: u64 = 2;
+
+/// Judges an established connection: 0 if its packets are to be dropped, or [`UNKNOWN`].
 ///
 /// # Safety
 ///
@@ -161,7 +167,8 @@ pub unsafe extern "C" fn hf_judge_again(raw: *mut __sk_buff) -> u64 {
         Parsed::Judged(arrival) if has_arrived(raw, &arrival.local) => {
             u64::from(judge(raw, &arrival, false))
         }
-        _ => 1,
+        Parsed::Judged(_) | Parsed::Other => 1,
+        Parsed::Unknown => UNKNOWN,
     }
 }
 
@@ -211,8 +218,12 @@ fn judge(raw: *mut __sk_buff, arrival: &Arrival, is_new: bool) -> bool {
             }
             true
         }
-        _ => {
+        sentence::DENIED => {
             telling::tell_arrival(raw, arrival, kind::DENIED, ruling.policy());
+            false
+        }
+        _ => {
+            telling::tell_arrival(raw, arrival, kind::UNSETTLED, ruling.policy());
             false
         }
     }
@@ -305,38 +316,16 @@ pub unsafe extern "C" fn hf_judge_arrival(
         asked_port_be: port_be,
         endpoint_port_be: port_be,
     };
-    policy::judge_arrival(&Server(raw), image, &request).0
+    policy::judge_arrival(&Code(Server(raw)), image, &request).0
 }
 
-/// The cells, and the workload: it is the socket's cgroup that it arrives at.
+/// The workload is that of the socket at which it arrives.
 struct Server(*mut __sk_buff);
 
-impl Cells for Server {
-    #[inline(always)]
-    fn cell(&self, index: u32) -> Option<Cell> {
-        court::cell(index)
-    }
-}
-
-impl Policies for Server {
+impl Workload for Server {
     #[inline(always)]
     fn cgroup(&self, level: u32) -> u64 {
         // SAFETY: the helper takes any level, and answers 0 for one that the cgroup does not have.
         unsafe { bpf_skb_ancestor_cgroup_id(self.0, level as i32) }
-    }
-
-    #[inline(always)]
-    fn find(&self, section: Section, value: u64) -> u32 {
-        hf_find(section.start, section.entries, value) as u32
-    }
-
-    #[inline(always)]
-    fn find6(&self, section: Section, upper: u64, lower: u64) -> u32 {
-        hf_find6(section.start, section.entries, upper, lower) as u32
-    }
-
-    #[inline(always)]
-    fn matches(&self, vectors: &mut Vectors, word: u32) -> u64 {
-        hf_matches(vectors, word)
     }
 }

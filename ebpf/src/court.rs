@@ -120,20 +120,36 @@ impl Court for Chamber<'_> {
     }
 }
 
-/// The cells, and the workload: the process that makes the system call acts, whoever made the socket.
-struct Workload;
+/// Whose cgroup is asked for.
+pub trait Workload {
+    /// The id of its cgroup at `level` below the root; 0 if it is not as deep.
+    fn cgroup(&self, level: u32) -> u64;
+}
 
-impl Cells for Workload {
+/// The process that makes the system call acts, whoever made the socket.
+struct Process;
+
+impl Workload for Process {
+    #[inline(always)]
+    fn cgroup(&self, level: u32) -> u64 {
+        Caller::ancestor(level)
+    }
+}
+
+/// The cells, and a workload.
+pub struct Code<W>(pub W);
+
+impl<W> Cells for Code<W> {
     #[inline(always)]
     fn cell(&self, index: u32) -> Option<Cell> {
         cell(index)
     }
 }
 
-impl Policies for Workload {
+impl<W: Workload> Policies for Code<W> {
     #[inline(always)]
     fn cgroup(&self, level: u32) -> u64 {
-        Caller::ancestor(level)
+        self.0.cgroup(level)
     }
 
     #[inline(always)]
@@ -156,14 +172,14 @@ impl Policies for Workload {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hf_find(start: u32, entries: u32, value: u64) -> u64 {
-    u64::from(Section { start, entries }.find(&Workload, value))
+    u64::from(Section { start, entries }.find(&Code(Process), value))
 }
 
 /// What [`Section::find6`] says.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hf_find6(start: u32, entries: u32, upper: u64, lower: u64) -> u64 {
-    u64::from(Section { start, entries }.find6(&Workload, upper, lower))
+    u64::from(Section { start, entries }.find6(&Code(Process), upper, lower))
 }
 
 /// What [`Vectors::matches`] says.
@@ -171,7 +187,7 @@ pub extern "C" fn hf_find6(start: u32, entries: u32, upper: u64, lower: u64) -> 
 #[inline(never)]
 pub extern "C" fn hf_matches(vectors: *mut Vectors, word: u32) -> u64 {
     // SAFETY: as in `hf_judge`.
-    unsafe { vectors.as_mut() }.map_or(0, |vectors| vectors.matches(&Workload, word))
+    unsafe { vectors.as_mut() }.map_or(0, |vectors| vectors.matches(&Code(Process), word))
 }
 
 /// What the policies of `image` say about what was decided in `inquiry`: a [`Ruling`].
@@ -194,5 +210,5 @@ pub extern "C" fn hf_judge(
     };
     let (asked, asked_port_be, local) = (&key.address, key.port_be, caller.bound());
     let request = Request { asked, endpoint, local, asked_port_be, endpoint_port_be };
-    policy::judge(&Workload, image, &request).0
+    policy::judge(&Code(Process), image, &request).0
 }

@@ -13,6 +13,7 @@ use holdfast_ebpf::socket::{self, Peer, Reach};
 use holdfast_protocol::kernel::FrontendKey;
 use holdfast_protocol::kernel::event::{Event, kind};
 
+use crate::caller::Caller;
 use crate::court::{self, permit};
 use crate::enrolled::is_enrolled;
 use crate::flows::SocketFlows;
@@ -61,12 +62,13 @@ fn send(socket: &SockAddr) -> i32 {
             return to_peer(socket, peer);
         }
     }
-    if !is_enrolled(caller) {
-        return PROCEED;
-    }
     let Peer { address, port_be } = asked;
     let key = FrontendKey { address, port_be, protocol, reserved: 0 };
     let mut inquiry = Inquiry::new(key, socket.reach());
+    if !is_enrolled(caller) {
+        expect_answer(caller, &inquiry);
+        return PROCEED;
+    }
     decide(&Datagram(caller), &mut inquiry);
     permit(caller, &mut inquiry);
     let kept = hf_keep_flow(caller.context(), &raw mut inquiry);
@@ -80,9 +82,7 @@ fn send(socket: &SockAddr) -> i32 {
     }
     match decision.verdict {
         Verdict::Untouched => {
-            if court::judges_arrivals() {
-                hf_expect(caller.context(), &raw const inquiry);
-            }
+            expect_answer(caller, &inquiry);
             PROCEED
         }
         Verdict::Sent => {
@@ -92,6 +92,14 @@ fn send(socket: &SockAddr) -> i32 {
         Verdict::Refused | Verdict::Denied | Verdict::Limited | Verdict::Unsettled => {
             refuse(decision.errno)
         }
+    }
+}
+
+/// The datagram goes where it says. What comes from there is no news to policies about what arrives.
+#[inline(always)]
+fn expect_answer(caller: Caller, inquiry: &Inquiry) {
+    if court::judges_arrivals() {
+        hf_expect(caller.context(), inquiry);
     }
 }
 

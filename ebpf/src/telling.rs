@@ -20,7 +20,6 @@ use holdfast_ebpf::decide::{Decision, Inquiry, Verdict};
 use holdfast_ebpf::event;
 use holdfast_ebpf::lifecycle::Carried;
 use holdfast_ebpf::socket::Peer;
-use holdfast_protocol::kernel::Address;
 use holdfast_protocol::kernel::event::{Event, EventControl, Wanted, kind};
 use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, SocketState, limit, phase};
 
@@ -84,16 +83,44 @@ impl Draft {
     /// Nothing is written.
     pub const NONE: Self = Self(core::ptr::null_mut());
 
-    /// Room for an event; if there is none, the event is lost, and counted.
+    /// `event`, written to where it will be read; if there is no room, it is lost, and counted.
     #[inline(always)]
-    fn begin() -> Self {
+    fn of(event: &Event) -> Self {
         let map: *mut c_void = (&raw const EVENTS).cast_mut().cast();
         // SAFETY: the map is a ring buffer, and the size a constant.
-        let event = unsafe { bpf_ringbuf_reserve(map, size_of::<Event>() as u64, 0) };
-        if event.is_null() {
+        let to: *mut Event =
+            unsafe { bpf_ringbuf_reserve(map, size_of::<Event>() as u64, 0) }.cast();
+        if to.is_null() {
             count(|control| unsafe { &raw mut (*control).lost });
+            return Self::NONE;
         }
-        Self(event.cast())
+        // SAFETY: not null, so there is room for an event, of which each field is written.
+        unsafe {
+            (&raw mut (*to).at_ns).write_volatile(event.at_ns);
+            (&raw mut (*to).socket).write_volatile(event.socket);
+            (&raw mut (*to).cgroup).write_volatile(event.cgroup);
+            (&raw mut (*to).handshake_ns).write_volatile(event.handshake_ns);
+            (&raw mut (*to).lifetime_ns).write_volatile(event.lifetime_ns);
+            (&raw mut (*to).sent).write_volatile(event.sent);
+            (&raw mut (*to).received).write_volatile(event.received);
+            write_address(&raw mut (*to).source, &event.source);
+            write_address(&raw mut (*to).original, &event.original);
+            write_address(&raw mut (*to).endpoint, &event.endpoint);
+            (&raw mut (*to).source_port_be).write_volatile(event.source_port_be);
+            (&raw mut (*to).original_port_be).write_volatile(event.original_port_be);
+            (&raw mut (*to).endpoint_port_be).write_volatile(event.endpoint_port_be);
+            (&raw mut (*to).protocol).write_volatile(event.protocol);
+            (&raw mut (*to).kind).write_volatile(event.kind);
+            (&raw mut (*to).service).write_volatile(event.service);
+            (&raw mut (*to).policy).write_volatile(event.policy);
+            (&raw mut (*to).retransmits).write_volatile(event.retransmits);
+            (&raw mut (*to).smoothed_rtt_us).write_volatile(event.smoothed_rtt_us);
+            (&raw mut (*to).errno).write_volatile(event.errno);
+            (&raw mut (*to).last_state).write_volatile(event.last_state);
+            (&raw mut (*to).is_logged).write_volatile(event.is_logged);
+            (&raw mut (*to).reserved).write_volatile(0);
+        }
+        Self(to)
     }
 
     /// Has it read.
@@ -144,11 +171,6 @@ pub unsafe fn draft(
     if !is_told {
         return Draft::NONE;
     }
-    let draft = Draft::begin();
-    let event = draft.0;
-    if event.is_null() {
-        return draft;
-    }
     let handshake_ns = match kind {
         // SAFETY: by the contract above.
         kind::CLOSED => unsafe { (&raw const (*stored).handshake_ns).read_volatile() },
@@ -156,38 +178,34 @@ pub unsafe fn draft(
         _ => elapsed,
     };
     let is_given_up = kind == kind::FAILED && seat.phase() & phase::ABANDONED != 0;
-    let last_state = if is_given_up { Event::GIVEN_UP } else { moment.last_state };
-    // SAFETY: by the contract above for what is read. Not null, so there is room for an event, of
-    // which each field is written, those of less than 8 bytes by way of whole words.
-    unsafe {
-        write(&raw mut (*event).at_ns, moment.at_ns);
-        write(&raw mut (*event).socket, seat.cookie());
-        write(&raw mut (*event).cgroup, (&raw const (*stored).cgroup).read_volatile());
-        write(&raw mut (*event).handshake_ns, handshake_ns);
-        write(&raw mut (*event).lifetime_ns, if kind == kind::CLOSED { elapsed } else { 0 });
-        write(&raw mut (*event).sent, moment.carried.sent);
-        write(&raw mut (*event).received, moment.carried.received);
-        write_address(&raw mut (*event).source, &moment.source.address);
-        write_address(&raw mut (*event).original, &address(&raw const (*stored).original_address));
-        write_address(&raw mut (*event).endpoint, &address(&raw const (*stored).endpoint_address));
-        (&raw mut (*event).source_port_be).write_volatile(moment.source.port_be);
-        (&raw mut (*event).original_port_be)
-            .write_volatile((&raw const (*stored).original_port_be).read_volatile());
-        (&raw mut (*event).endpoint_port_be)
-            .write_volatile((&raw const (*stored).endpoint_port_be).read_volatile());
-        (&raw mut (*event).protocol)
-            .write_volatile((&raw const (*stored).protocol).read_volatile() as u8);
-        (&raw mut (*event).kind).write_volatile(kind);
-        (&raw mut (*event).service).write_volatile((&raw const (*stored).service).read_volatile());
-        (&raw mut (*event).policy).write_volatile(Event::NO_POLICY);
-        (&raw mut (*event).retransmits).write_volatile(moment.carried.retransmits as u32);
-        (&raw mut (*event).smoothed_rtt_us).write_volatile(moment.smoothed_rtt_us);
-        (&raw mut (*event).errno).write_volatile(0);
-        (&raw mut (*event).last_state).write_volatile(last_state);
-        (&raw mut (*event).is_logged).write_volatile(u8::from(is_logged));
-        (&raw mut (*event).reserved).write_volatile(0);
-    }
-    draft
+    // SAFETY: by the contract above; each read is of a whole field.
+    Draft::of(&unsafe {
+        Event {
+            at_ns: moment.at_ns,
+            socket: seat.cookie(),
+            cgroup: (&raw const (*stored).cgroup).read_volatile(),
+            handshake_ns,
+            lifetime_ns: if kind == kind::CLOSED { elapsed } else { 0 },
+            sent: moment.carried.sent,
+            received: moment.carried.received,
+            source: moment.source.address,
+            original: (&raw const (*stored).original_address).read_volatile(),
+            endpoint: (&raw const (*stored).endpoint_address).read_volatile(),
+            source_port_be: moment.source.port_be,
+            original_port_be: (&raw const (*stored).original_port_be).read_volatile(),
+            endpoint_port_be: (&raw const (*stored).endpoint_port_be).read_volatile(),
+            protocol: (&raw const (*stored).protocol).read_volatile() as u8,
+            kind,
+            service: (&raw const (*stored).service).read_volatile(),
+            policy: Event::NO_POLICY,
+            retransmits: moment.carried.retransmits as u32,
+            smoothed_rtt_us: moment.smoothed_rtt_us,
+            errno: 0,
+            last_state: if is_given_up { Event::GIVEN_UP } else { moment.last_state },
+            is_logged: u8::from(is_logged),
+            reserved: 0,
+        }
+    })
 }
 
 /// Tells what came of `inquiry`: an event of this kind, by this access policy.
@@ -209,49 +227,32 @@ pub extern "C" fn hf_tell(
     if !is_told {
         return 0;
     }
-    let draft = Draft::begin();
-    let event = draft.0;
-    if event.is_null() {
-        return 0;
-    }
     let fails = event::of_failure(decision.verdict).is_some();
     // An access policy denies a connection to where it would have gone.
     let has_endpoint = !matches!(decision.verdict, Verdict::Refused | Verdict::Unsettled);
-    // SAFETY: as in `draft`; the socket is that of this run.
-    unsafe {
-        let own = own_address(caller.socket());
-        write(&raw mut (*event).at_ns, bpf_ktime_get_ns());
-        write(&raw mut (*event).socket, caller.cookie());
-        write(&raw mut (*event).cgroup, caller.cgroup());
-        write(&raw mut (*event).handshake_ns, 0);
-        write(&raw mut (*event).lifetime_ns, 0);
-        write(&raw mut (*event).sent, 0);
-        write(&raw mut (*event).received, 0);
-        write_address(&raw mut (*event).source, &own.address);
-        write_address(&raw mut (*event).original, &key.address);
-        if has_endpoint {
-            write_address(&raw mut (*event).endpoint, &decision.endpoint.address);
-            (&raw mut (*event).endpoint_port_be).write_volatile(decision.endpoint.port_be);
-        } else {
-            let nowhere: *mut u64 = (&raw mut (*event).endpoint).cast();
-            write(nowhere, 0);
-            write(nowhere.add(1), 0);
-            (&raw mut (*event).endpoint_port_be).write_volatile(0);
-        }
-        (&raw mut (*event).source_port_be).write_volatile(own.port_be);
-        (&raw mut (*event).original_port_be).write_volatile(key.port_be);
-        (&raw mut (*event).protocol).write_volatile(key.protocol);
-        (&raw mut (*event).kind).write_volatile(kind as u8);
-        (&raw mut (*event).service).write_volatile(decision.service);
-        (&raw mut (*event).policy).write_volatile(policy);
-        (&raw mut (*event).retransmits).write_volatile(0);
-        (&raw mut (*event).smoothed_rtt_us).write_volatile(0);
-        (&raw mut (*event).errno).write_volatile(if fails { decision.errno } else { 0 });
-        (&raw mut (*event).last_state).write_volatile(0);
-        (&raw mut (*event).is_logged).write_volatile(u8::from(is_logged));
-        (&raw mut (*event).reserved).write_volatile(0);
-    }
-    draft.tell();
+    let (nowhere, endpoint) = (Peer { address: [0; 4], port_be: 0 }, decision.endpoint);
+    let endpoint = if has_endpoint { endpoint } else { nowhere };
+    // SAFETY: the socket is that of this run; the helper may be called by any program.
+    let (own, at_ns) = unsafe { (own_address(caller.socket()), bpf_ktime_get_ns()) };
+    let event = Event {
+        at_ns,
+        socket: caller.cookie(),
+        cgroup: caller.cgroup(),
+        source: own.address,
+        original: key.address,
+        endpoint: endpoint.address,
+        source_port_be: own.port_be,
+        original_port_be: key.port_be,
+        endpoint_port_be: endpoint.port_be,
+        protocol: key.protocol,
+        kind: kind as u8,
+        service: decision.service,
+        policy,
+        errno: if fails { decision.errno } else { 0 },
+        is_logged: u8::from(is_logged),
+        ..Event::NONE
+    };
+    Draft::of(&event).tell();
     0
 }
 
@@ -277,55 +278,25 @@ pub fn tell_arrival(raw: *mut __sk_buff, arrival: &Arrival, kind: u8, policy: u3
     if !is_told {
         return;
     }
-    let draft = Draft::begin();
-    let event = draft.0;
-    if event.is_null() {
-        return;
-    }
-    let protocol = if arrival.is_tcp { PROTOCOL_TCP } else { PROTOCOL_UDP };
-    // SAFETY: as in `draft`; the helpers take the program's context.
-    unsafe {
-        write(&raw mut (*event).at_ns, bpf_ktime_get_ns());
-        write(&raw mut (*event).socket, bpf_get_socket_cookie(raw.cast()));
-        write(&raw mut (*event).cgroup, bpf_skb_cgroup_id(raw));
-        write(&raw mut (*event).handshake_ns, 0);
-        write(&raw mut (*event).lifetime_ns, 0);
-        write(&raw mut (*event).sent, 0);
-        write(&raw mut (*event).received, 0);
-        write_address(&raw mut (*event).source, &arrival.remote.address);
-        write_address(&raw mut (*event).original, &arrival.local.address);
-        write_address(&raw mut (*event).endpoint, &arrival.local.address);
-        (&raw mut (*event).source_port_be).write_volatile(arrival.remote.port_be);
-        (&raw mut (*event).original_port_be).write_volatile(arrival.local.port_be);
-        (&raw mut (*event).endpoint_port_be).write_volatile(arrival.local.port_be);
-        (&raw mut (*event).protocol).write_volatile(protocol);
-        (&raw mut (*event).kind).write_volatile(kind);
-        (&raw mut (*event).service).write_volatile(Event::NO_SERVICE);
-        (&raw mut (*event).policy).write_volatile(policy);
-        (&raw mut (*event).retransmits).write_volatile(0);
-        (&raw mut (*event).smoothed_rtt_us).write_volatile(0);
-        (&raw mut (*event).errno).write_volatile(0);
-        (&raw mut (*event).last_state).write_volatile(0);
-        (&raw mut (*event).is_logged).write_volatile(u8::from(is_logged));
-        (&raw mut (*event).reserved).write_volatile(0);
-    }
-    draft.tell();
-}
-
-/// # Safety
-///
-/// `to` is the address of a field of an event that was reserved in this run.
-#[inline(always)]
-unsafe fn write(to: *mut u64, value: u64) {
-    // SAFETY: by the contract above.
-    unsafe { to.write_volatile(value) }
-}
-
-/// # Safety
-///
-/// `from` is the address of a field of a map value that was looked up in this run.
-#[inline(always)]
-unsafe fn address(from: *const Address) -> Address {
-    // SAFETY: by the contract above.
-    unsafe { from.read_volatile() }
+    // SAFETY: the helpers take the program's context.
+    let (at_ns, socket, cgroup) =
+        unsafe { (bpf_ktime_get_ns(), bpf_get_socket_cookie(raw.cast()), bpf_skb_cgroup_id(raw)) };
+    let event = Event {
+        at_ns,
+        socket,
+        cgroup,
+        source: arrival.remote.address,
+        original: arrival.local.address,
+        endpoint: arrival.local.address,
+        source_port_be: arrival.remote.port_be,
+        original_port_be: arrival.local.port_be,
+        endpoint_port_be: arrival.local.port_be,
+        protocol: if arrival.is_tcp { PROTOCOL_TCP } else { PROTOCOL_UDP },
+        kind,
+        service: Event::NO_SERVICE,
+        policy,
+        is_logged: u8::from(is_logged),
+        ..Event::NONE
+    };
+    Draft::of(&event).tell();
 }

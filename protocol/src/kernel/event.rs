@@ -156,6 +156,32 @@ pub struct Event {
 impl Event {
     /// [`Self::last_state`] of an attempt that the client itself gave up.
     pub const GIVEN_UP: u8 = 0;
+    /// Nothing is said about anything.
+    pub const NONE: Self = Self {
+        at_ns: 0,
+        socket: 0,
+        cgroup: 0,
+        handshake_ns: 0,
+        lifetime_ns: 0,
+        sent: 0,
+        received: 0,
+        source: [0; 4],
+        original: [0; 4],
+        endpoint: [0; 4],
+        source_port_be: 0,
+        original_port_be: 0,
+        endpoint_port_be: 0,
+        protocol: 0,
+        kind: 0,
+        service: Self::NO_SERVICE,
+        policy: Self::NO_POLICY,
+        retransmits: 0,
+        smoothed_rtt_us: 0,
+        errno: 0,
+        last_state: 0,
+        is_logged: 0,
+        reserved: 0,
+    };
     /// [`Self::service`] of a connection to what is not a service.
     pub const NO_SERVICE: u32 = u32::MAX;
     /// [`Self::policy`] when no policy has decided.

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use holdfast_bpf::BpfError;
 use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
-use holdfast_protocol::wire;
 
 use super::policy::estate::PolicyReader;
 use super::rows::{self, Snapshot, View};
@@ -23,21 +22,16 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// The answer to `query` about `maps`, with what else `view` knows, in its own packet format.
+    /// The answer to `query` about `maps`, with what else `view` knows.
     pub fn answer<M: Reader + Counters + PolicyReader>(
         &mut self,
-        query: &[u8],
+        query: &WorkerQuery,
         maps: &M,
         view: View<'_>,
         now: Instant,
-    ) -> Vec<u8> {
-        let answer = match wire::decode::<WorkerQuery>(query) {
-            Ok(query) => self
-                .page(&query, maps, view, now)
-                .unwrap_or_else(|error| WorkerAnswer::Failed { reason: error.to_string() }),
-            Err(error) => WorkerAnswer::Failed { reason: error.to_string() },
-        };
-        wire::encode(&answer).expect("a page and an error are bounded")
+    ) -> WorkerAnswer {
+        self.page(query, maps, view, now)
+            .unwrap_or_else(|error| WorkerAnswer::Failed { reason: error.to_string() })
     }
 
     fn page<M: Reader + Counters + PolicyReader>(

@@ -124,17 +124,20 @@ impl Events {
         Ok(if is_whole { SOON } else { Duration::ZERO })
     }
 
-    /// Tells every event for a while, and what has been told since `after`: at most one answer's worth, of
-    /// `service` if it is named.
+    /// Somebody follows: has every event told for a while, from the next turn on.
+    pub fn follow(&mut self, now: Instant) {
+        self.followed_until = Some(now + FOLLOWING);
+    }
+
+    /// What has been told since `after`: at most one answer's worth, of `service` if it is named.
+    #[must_use]
     pub fn answer(
-        &mut self,
+        &self,
         after: Option<u64>,
         service: &str,
         format: LogFormat,
         lost: u64,
-        now: Instant,
     ) -> WorkerAnswer {
-        self.followed_until = Some(now + FOLLOWING);
         let (mut lines, mut left) = (Vec::new(), ANSWER_BYTES);
         let Some(after) = after else {
             return WorkerAnswer::Trace { lines, after: self.position, more: false, lost };

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_bpf::BpfError;
 use holdfast_config::LogFormat;
-use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
-use holdfast_protocol::wire;
+use holdfast_protocol::control::WorkerAnswer;
 
 use super::{Role, Session};
 use crate::serve::compile::Compiled;
@@ -36,24 +35,23 @@ impl Session {
         self.events.turn(maps, now)
     }
 
-    /// The answer to `query` if it is one of somebody who follows connections live.
-    pub(super) fn answer_follower(&mut self, query: &[u8], now: Instant) -> Option<Vec<u8>> {
-        let Ok(WorkerQuery::Trace { after, service, json }) = wire::decode(query) else {
-            return None;
+    /// What has happened to connections of `service`, or of all, since the answer `after` which this one comes.
+    pub(super) fn follow(
+        &mut self,
+        after: Option<u64>,
+        service: &str,
+        is_json: bool,
+        now: Instant,
+    ) -> WorkerAnswer {
+        let Role::Granted { maps, .. } = &mut self.role else {
+            return WorkerAnswer::Failed { reason: "this worker does not govern".to_owned() };
         };
-        let format = if json { LogFormat::Json } else { LogFormat::Text };
-        let answer = match &mut self.role {
-            Role::Granted { maps, .. } => {
-                let lost = maps.event_control().lost;
-                let answer = self.events.answer(after, &service, format, lost, now);
-                // From now on, and not only from the next turn.
-                match self.events.turn(maps, now) {
-                    Ok(_) => answer,
-                    Err(error) => WorkerAnswer::Failed { reason: error.to_string() },
-                }
-            }
-            _ => WorkerAnswer::Failed { reason: "this worker does not govern".to_owned() },
-        };
-        Some(wire::encode(&answer).expect("an answer's worth of lines is bounded"))
+        let format = if is_json { LogFormat::Json } else { LogFormat::Text };
+        // What waits is looked at first: what has happened before the first question is no answer to it.
+        self.events.follow(now);
+        match self.events.turn(maps, now) {
+            Ok(_) => self.events.answer(after, service, format, maps.event_control().lost),
+            Err(error) => WorkerAnswer::Failed { reason: error.to_string() },
+        }
     }
 }

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_bpf::BpfError;
+use holdfast_protocol::control::{WorkerAnswer, WorkerQuery};
 use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Occasion, Origin};
+use holdfast_protocol::wire;
 
 use self::access::NewPolicies;
 use self::enrolment::Enrolling;
@@ -393,22 +395,27 @@ impl Session {
     ///
     /// When there is no estate to ask; the supervisor does not ask then.
     pub fn answer(&mut self, id: u64, query: &[u8], now: Instant) -> Result<(), SessionError> {
-        if let Some(body) = self.answer_follower(query, now) {
-            self.outbox.push(FromChild::Answer { id, body });
-            return Ok(());
-        }
+        let answer = match wire::decode(query) {
+            Ok(WorkerQuery::Trace { after, service, json }) => {
+                self.follow(after, &service, json, now)
+            }
+            Ok(query) => self.look_up(&query, now)?,
+            Err(error) => WorkerAnswer::Failed { reason: error.to_string() },
+        };
+        let body = wire::encode(&answer).expect("a page, its lines and an error are bounded");
+        self.outbox.push(FromChild::Answer { id, body });
+        Ok(())
+    }
+
+    fn look_up(&mut self, query: &WorkerQuery, now: Instant) -> Result<WorkerAnswer, SessionError> {
         let compiled = self.latest.as_ref().and_then(|loaded| loaded.as_deref().ok());
         let checked = self.in_force.as_deref().map(|it| (&self.health, it, now));
         let view = View { compiled, checked };
-        let body = match &self.role {
-            Role::Shadow { maps, .. } => self.queries.answer(query, maps, view, now),
-            Role::Granted { maps, .. } => self.queries.answer(query, maps, view, now),
-            Role::Absent => {
-                return Err(SessionError::Refused("asked without an estate".to_owned()));
-            }
-        };
-        self.outbox.push(FromChild::Answer { id, body });
-        Ok(())
+        match &self.role {
+            Role::Shadow { maps, .. } => Ok(self.queries.answer(query, maps, view, now)),
+            Role::Granted { maps, .. } => Ok(self.queries.answer(query, maps, view, now)),
+            Role::Absent => Err(SessionError::Refused("asked without an estate".to_owned())),
+        }
     }
 
     /// What has to be sent, in order.

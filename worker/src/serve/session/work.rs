@@ -81,7 +81,7 @@ impl Session {
         let Role::Granted { maps, unanswered, .. } = &mut self.role else { return Ok(()) };
         let Some(latest) = self.latest.clone() else { return Ok(()) };
         if unanswered.is_none() && self.events.is_configured() {
-            // What was told of a service is told by its name before its number may become another's.
+            // A service whose number may become another's now is told of by its name, as far as one turn goes.
             self.events.turn(maps, Instant::now())?;
         }
         if let Ok(compiled) = &latest

@@ -20,143 +20,21 @@ pub mod endpoint;
 mod enrolment;
 pub mod event;
 mod flow;
+pub mod limit;
+pub mod map;
+pub mod program;
+pub mod rules;
+mod socket;
 pub mod traffic;
 
 pub use enrolment::{EnrolledKey, EnrolmentWord, enrolled};
 pub use flow::{Flow, FlowKey, Reply};
-
-pub mod rules;
+pub use socket::{SeatWord, SocketState, phase};
 
 /// IP protocol number of TCP (RFC 9293).
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).
 pub const PROTOCOL_UDP: u8 = 17;
-
-/// Names of the maps, as they stand in the object file, in the manifest and in the pins.
-pub mod map {
-    /// Hash: [`FrontendKey`](super::FrontendKey) to [`Frontend`](super::Frontend).
-    pub const FRONTENDS: &str = "FRONTENDS";
-    /// Memory-mapped array: service number to [`HeadWord`](super::HeadWord).
-    pub const HEADS: &str = "HEADS";
-    /// Memory-mapped array of 32-byte slots: [`TableHeader`](super::TableHeader) or
-    /// [`EndpointSlot`](super::EndpointSlot).
-    pub const TABLES: &str = "TABLES";
-    /// Memory-mapped array: service number to [`ServiceRecord`](super::ServiceRecord).
-    pub const SERVICES: &str = "SERVICES";
-    /// Per-CPU array: service number to [`ServiceCounters`](super::ServiceCounters).
-    pub const COUNTERS: &str = "COUNTERS";
-    /// Array: socket to [`SocketState`](super::SocketState), at the element that its cookie says.
-    pub const SOCKETS: &str = "SOCKETS";
-    /// Socket storage: the same, of a socket whose element another one has.
-    pub const OVERFLOW: &str = "OVERFLOW";
-    /// Array: service number to a 64-bit count of the endpoints it took in turn.
-    pub const CURSORS: &str = "CURSORS";
-    /// Least-recently-used hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow).
-    pub const FLOWS: &str = "FLOWS";
-    /// Least-recently-used hash: [`FlowKey`](super::FlowKey) to [`Reply`](super::Reply).
-    pub const REPLIES: &str = "REPLIES";
-    /// Memory-mapped array of one element: [`EnrolmentWord`](super::EnrolmentWord).
-    pub const ENROLMENT: &str = "ENROLMENT";
-    /// Hash: [`EnrolledKey`](super::EnrolledKey) to a number that says nothing.
-    pub const ENROLLED: &str = "ENROLLED";
-    /// Least-recently-used hash: [`AffinityKey`](super::AffinityKey) to [`Affinity`](super::Affinity).
-    pub const AFFINITIES: &str = "AFFINITIES";
-    /// Memory-mapped array: endpoint number to [`EndpointState`](super::endpoint::EndpointState).
-    pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// Memory-mapped array: service number to [`Traffic`](super::traffic::Traffic).
-    pub const TRAFFIC: &str = "TRAFFIC";
-    /// Array: service number to when its next connection would be on time at its rate, in nanoseconds
-    /// since boot.
-    pub const RATES: &str = "RATES";
-    /// Least-recently-used hash: [`AffinityKey`](super::AffinityKey) to the same for one client.
-    pub const CLIENT_RATES: &str = "CLIENT_RATES";
-
-    /// Memory-mapped array of one element: the [`HeadWord`](super::HeadWord) of the policies in force.
-    pub const POLICY_HEAD: &str = "POLICY_HEAD";
-    /// Memory-mapped array of [`Cell`](super::rules::Cell)s: the policies, compiled.
-    pub const POLICIES: &str = "POLICIES";
-    /// Per-CPU array: policy number to [`PolicyCounters`](super::rules::PolicyCounters).
-    pub const POLICY_COUNTERS: &str = "POLICY_COUNTERS";
-
-    /// Ring buffer: what is told of connections, an [`Event`](super::event::Event) each.
-    pub const EVENTS: &str = "EVENTS";
-    /// Memory-mapped array of one element: [`EventControl`](super::event::EventControl).
-    pub const EVENT_CONTROL: &str = "EVENT_CONTROL";
-
-    /// Socket storage: [`Judged`](super::rules::Judged), of a connection that has arrived.
-    pub const ARRIVALS: &str = "ARRIVALS";
-
-    /// Every map of the estate, in the order they are offered.
-    pub const ALL: [&str; 23] = [
-        FRONTENDS,
-        HEADS,
-        TABLES,
-        SERVICES,
-        COUNTERS,
-        SOCKETS,
-        OVERFLOW,
-        CURSORS,
-        FLOWS,
-        REPLIES,
-        ENROLMENT,
-        ENROLLED,
-        AFFINITIES,
-        ENDPOINTS,
-        TRAFFIC,
-        RATES,
-        CLIENT_RATES,
-        POLICY_HEAD,
-        POLICIES,
-        POLICY_COUNTERS,
-        EVENTS,
-        EVENT_CONTROL,
-        ARRIVALS,
-    ];
-}
-
-/// Names of the kernel programs, as they stand in the object file; each is also its link's name.
-pub mod program {
-    /// `connect(2)` of an IPv4 socket.
-    pub const CONNECT4: &str = "hf_connect4";
-    /// `connect(2)` of an IPv6 socket, IPv4-mapped addresses included.
-    pub const CONNECT6: &str = "hf_connect6";
-    /// `getpeername(2)` of an IPv4 socket.
-    pub const GETPEERNAME4: &str = "hf_getpeername4";
-    /// `getpeername(2)` of an IPv6 socket.
-    pub const GETPEERNAME6: &str = "hf_getpeername6";
-    /// A datagram to an IPv4 address, IPv4-mapped ones of IPv6 sockets included.
-    pub const SENDMSG4: &str = "hf_sendmsg4";
-    /// A datagram to an IPv6 address that is not IPv4-mapped.
-    pub const SENDMSG6: &str = "hf_sendmsg6";
-    /// The source of a datagram that an IPv4 socket receives.
-    pub const RECVMSG4: &str = "hf_recvmsg4";
-    /// The source of a datagram that an IPv6 socket receives.
-    pub const RECVMSG6: &str = "hf_recvmsg6";
-    /// What happens to a TCP socket after `connect(2)`.
-    pub const SOCK_OPS: &str = "hf_sock_ops";
-    /// `close(2)` of the last descriptor of a socket.
-    pub const SOCK_RELEASE: &str = "hf_sock_release";
-
-    /// A packet that arrives at a socket.
-    pub const INGRESS: &str = "hf_ingress";
-
-    /// Every program of the estate, in the order they are attached. Those that tell a client the
-    /// address it asked for come first, so that nothing is translated one way only; and nothing is
-    /// before its end can be counted.
-    pub const ALL: [&str; 11] = [
-        GETPEERNAME4,
-        GETPEERNAME6,
-        RECVMSG4,
-        RECVMSG6,
-        SOCK_OPS,
-        SOCK_RELEASE,
-        CONNECT4,
-        CONNECT6,
-        SENDMSG4,
-        SENDMSG6,
-        INGRESS,
-    ];
-}
 
 /// An address in the form all maps use: 16 bytes in network order, IPv4 as IPv4-mapped IPv6
 /// (RFC 4291, section 2.5.5.2), read as four native words because that is how the kernel's
@@ -504,99 +382,6 @@ pub struct ServiceCounters {
     pub denied: u64,
 }
 
-/// What the programs remember about a socket they sent to an endpoint: the value of `SOCKETS`, and of
-/// `OVERFLOW` for a socket whose element of `SOCKETS` another one has.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketState {
-    /// The address the client asked for.
-    pub original_address: Address,
-    /// The endpoint it was sent to.
-    pub endpoint_address: Address,
-    /// The port the client asked for, in network order.
-    pub original_port_be: u16,
-    /// The endpoint's port, in network order.
-    pub endpoint_port_be: u16,
-    /// The service number.
-    pub service: u32,
-    /// Which kinds of event are told of the connection, a set of [`event::kind`]s, in the lower half; which
-    /// of them are for the access log in the upper one. None: what follows [`Self::since_ns`] says nothing.
-    pub told: u32,
-    /// The endpoint's number in `ENDPOINTS`, or [`EndpointSlot::NO_STATE`].
-    pub endpoint: u32,
-    /// Whose it is and how far the connection is, a [`SeatWord`]; 0 if nobody's.
-    pub seat: u64,
-    /// When that began, in nanoseconds of `CLOCK_MONOTONIC`; 0 before an attempt.
-    pub since_ns: u64,
-    /// The id of the control group of the process that connected.
-    pub cgroup: u64,
-    /// How long the handshake took, in nanoseconds.
-    pub handshake_ns: u64,
-    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
-    pub protocol: u64,
-    /// Always 0: each element has two cache lines of its own, of which the second one is touched only
-    /// for connections that are told of.
-    pub reserved: [u64; 5],
-}
-
-/// The socket that a [`SocketState`] belongs to and how far its connection is, as one word: who exchanges
-/// the phase knows that it is still that socket's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeatWord(pub u64);
-
-impl SeatWord {
-    /// Nobody's.
-    pub const FREE: Self = Self(0);
-
-    /// Of the socket with this cookie, in this phase. The kernel counts cookies up from 1, a few million
-    /// a second at most, so that the bits which are lost here stay unused for centuries.
-    #[must_use]
-    pub const fn new(cookie: u64, phase: u64) -> Self {
-        Self(cookie << phase::BITS | phase)
-    }
-
-    /// Whether it is that of the socket with this cookie.
-    #[must_use]
-    pub const fn is_of(self, cookie: u64) -> bool {
-        self.cookie() == cookie
-    }
-
-    /// The cookie of that socket.
-    #[must_use]
-    pub const fn cookie(self) -> u64 {
-        self.0 >> phase::BITS
-    }
-
-    /// How far the connection is: one of [`phase`].
-    #[must_use]
-    pub const fn phase(self) -> u64 {
-        self.0 & ((1 << phase::BITS) - 1)
-    }
-
-    /// The same socket in another phase.
-    #[must_use]
-    pub const fn in_phase(self, phase: u64) -> Self {
-        Self::new(self.cookie(), phase)
-    }
-}
-
-/// How far a connection is, and so what it is counted as: [`SeatWord::phase`].
-pub mod phase {
-    /// Bits of a phase in a [`SeatWord`](super::SeatWord).
-    pub const BITS: u32 = 4;
-    /// Added to a phase: nobody has a descriptor of the socket any more.
-    pub const ABANDONED: u64 = 4;
-
-    /// It is not counted: not begun, or over.
-    pub const IDLE: u64 = 0;
-    /// An attempt is under way, and counted as pending.
-    pub const PENDING: u64 = 1;
-    /// It has taken its place among the pending ones, and nothing has been sent yet.
-    pub const RESERVED: u64 = 3;
-    /// It is established, and counted as open.
-    pub const OPEN: u64 = 2;
-}
-
 /// A client of a service: the key of `AFFINITIES`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -628,64 +413,6 @@ pub struct Affinity {
     pub until: u64,
 }
 
-/// Bounds and defaults of the maps' sizes.
-pub mod limit {
-    /// Services: one per service, port and address family.
-    pub const DEFAULT_SERVICES: u32 = 65_536;
-    /// Slots of `TABLES`: one per endpoint and one per table.
-    pub const DEFAULT_SLOTS: u32 = 1_048_576;
-    /// Frontends for each service number: room for several addresses each.
-    pub const FRONTENDS_PER_SERVICE: u32 = 2;
-    /// Flows of unconnected datagram sockets that are remembered: room for the busiest resolvers and
-    /// games of a node, at 216 bytes a flow in the two maps together (16 MiB with their buckets).
-    pub const DEFAULT_FLOWS: u32 = 65_536;
-    /// Rows of a table that are searched for the endpoint of a flow or of a client that stays: the most
-    /// endpoints a service has.
-    pub const SEARCHED_ROWS: u32 = 65_536;
-    /// Elements of `SOCKETS`, a power of two: 8 MiB. A socket has the one that its cookie says; when another
-    /// socket has that one, the kernel makes storage for it, which takes several times as long.
-    pub const SOCKETS: u32 = 65_536;
-    /// Elements of `ENROLLED`: the longest list twice, because the next one is written beside it.
-    pub const ENROLLED: u32 = 4096;
-    /// How deep below the root a cgroup is that can be enrolled, in levels. Container engines nest
-    /// about six deep.
-    pub const CGROUP_LEVELS: u32 = 16;
-    /// How often a program looks at a list of the enrolled that is replaced meanwhile: a list changes at
-    /// most once in seconds, so the second look settles it.
-    pub const ENROLMENT_LOOKS: u32 = 2;
-    /// Clients that stay with an endpoint, of all services. The kernel has memory for all of them at
-    /// once, 8 MiB; with more clients those not seen for longest are forgotten.
-    pub const AFFINITIES: u32 = 65_536;
-    /// Clients whose connections a second are counted, of all services: 8 MiB. With more clients those not
-    /// seen for longest begin anew.
-    pub const CLIENT_RATES: u32 = 65_536;
-    /// Bytes of `EVENTS`, a power of two and a multiple of the page size: 29,000 events, so that those of
-    /// a busy node wait for seconds.
-    pub const DEFAULT_EVENT_BYTES: u32 = 4 << 20;
-    /// Endpoint numbers of an estate with fewer slots than that are as many as its slots.
-    pub const MIN_ENDPOINTS: u32 = 65_536;
-    /// Slots for each endpoint number, in an estate with more: an endpoint is in one table of its
-    /// service most of the time, and each number takes more memory than a slot.
-    pub const SLOTS_PER_ENDPOINT: u32 = 4;
-
-    /// How many endpoint numbers an estate with `slots` slots has.
-    #[must_use]
-    pub const fn endpoints(slots: u32) -> u32 {
-        let share = slots / SLOTS_PER_ENDPOINT;
-        if slots < MIN_ENDPOINTS {
-            slots
-        } else if share < MIN_ENDPOINTS {
-            MIN_ENDPOINTS
-        } else {
-            share
-        }
-    }
-
-    /// How often a program looks again before it refuses. A writer publishes a service far less
-    /// often than a program can look, so the second look practically always settles it.
-    pub const LOOKS: u32 = 4;
-}
-
 // The sizes both sides rely on.
 const _: () = {
     assert!(size_of::<FrontendKey>() == 20);
@@ -699,8 +426,6 @@ const _: () = {
     assert!(size_of::<Affinity>() == 32);
     assert!(size_of::<ServiceRecord>() == 88);
     assert!(size_of::<ServiceCounters>() == 48);
-    assert!(size_of::<SocketState>() == 128);
-    assert!(core::mem::offset_of!(SocketState, cgroup) == 64);
     assert!(limit::SOCKETS.is_power_of_two());
 };
 

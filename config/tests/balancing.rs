@@ -1,10 +1,14 @@
 //! What `load_balancing` may say, and every error with its exact place.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use holdfast_config::{
-    Affinity, Balancing, ClientBy, Config, Locality, LocalityMode, Place, Policy, Source, Sources,
+    Affinity, Balancing, ClientBy, Locality, LocalityMode, Place, Policy, Source, Sources,
     TABLE_SIZES, parse,
 };
+
+use common::{check_text, parse_text};
 
 /// A service whose `load_balancing`, at 5:21, says `balancing`.
 fn text(balancing: &str) -> String {
@@ -14,25 +18,10 @@ fn text(balancing: &str) -> String {
     )
 }
 
-fn parse_text(text: &str) -> Result<Config, Vec<String>> {
-    parse(&Sources::single("web.yaml", text)).map_err(|errors| {
-        errors.iter().map(|e| format!("{}:{}: {}", e.line(), e.column(), e.message())).collect()
-    })
-}
-
 /// What a service that says `balancing` is understood as.
 fn said(balancing: &str) -> (Policy, Balancing) {
     let config = parse_text(&text(balancing)).unwrap();
     (config.services[0].policy, config.services[0].balancing.clone())
-}
-
-/// Checks that the errors in `text` are those that start with `expected`, and no others.
-#[track_caller]
-fn check_text(text: &str, expected: &[&str]) {
-    let found = parse_text(text).err().unwrap_or_default();
-    let same = found.len() == expected.len()
-        && found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected));
-    assert!(same, "\n--- text\n{text}\n--- expected\n{expected:#?}\n--- found\n{found:#?}");
 }
 
 #[track_caller]

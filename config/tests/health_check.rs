@@ -1,10 +1,14 @@
 //! What `health_check` may say, and every error with its exact place.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use holdfast_config::{Config, HealthCheck, Http, Probe, Sources, WhenAllUnhealthy, parse};
+use holdfast_config::{HealthCheck, Http, Probe, WhenAllUnhealthy};
+
+use common::{check_text, parse_text};
 
 /// A service whose `health_check`, at 5:19, says `check`.
 fn text(check: &str) -> String {
@@ -14,24 +18,9 @@ fn text(check: &str) -> String {
     )
 }
 
-fn parse_text(text: &str) -> Result<Config, Vec<String>> {
-    parse(&Sources::single("web.yaml", text)).map_err(|errors| {
-        errors.iter().map(|e| format!("{}:{}: {}", e.line(), e.column(), e.message())).collect()
-    })
-}
-
 /// What a service that says `check` is understood as.
 fn said(check: &str) -> HealthCheck {
     parse_text(&text(check)).unwrap().services[0].health_check.clone().unwrap()
-}
-
-/// Checks that the errors in `text` are those that start with `expected`, and no others.
-#[track_caller]
-fn check_text(text: &str, expected: &[&str]) {
-    let found = parse_text(text).err().unwrap_or_default();
-    let same = found.len() == expected.len()
-        && found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected));
-    assert!(same, "\n--- text\n{text}\n--- expected\n{expected:#?}\n--- found\n{found:#?}");
 }
 
 #[track_caller]

@@ -1,9 +1,13 @@
 //! What `outlier_ejection` may say, and every error with its exact place.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use std::time::Duration;
 
-use holdfast_config::{Config, FailureRate, OutlierEjection, Sources, parse};
+use holdfast_config::{FailureRate, OutlierEjection};
+
+use common::{check_text, parse_text};
 
 /// A service whose `outlier_ejection`, at 5:23, says `said`.
 fn text(said: &str) -> String {
@@ -13,22 +17,8 @@ fn text(said: &str) -> String {
     )
 }
 
-fn parse_text(text: &str) -> Result<Config, Vec<String>> {
-    parse(&Sources::single("web.yaml", text)).map_err(|errors| {
-        errors.iter().map(|e| format!("{}:{}: {}", e.line(), e.column(), e.message())).collect()
-    })
-}
-
 fn understood(said: &str) -> OutlierEjection {
     parse_text(&text(said)).unwrap().services[0].outlier_ejection.clone().unwrap()
-}
-
-#[track_caller]
-fn check_text(text: &str, expected: &[&str]) {
-    let found = parse_text(text).err().unwrap_or_default();
-    let same = found.len() == expected.len()
-        && found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected));
-    assert!(same, "\n--- text\n{text}\n--- expected\n{expected:#?}\n--- found\n{found:#?}");
 }
 
 #[track_caller]

@@ -148,7 +148,9 @@ impl Peer {
 
 /// For whoever waits for it.
 fn announce(message: &str, fault: Fault) {
-    eprintln!("{fault:?} at {message}");
+    // In one piece: the supervisor writes to the same file.
+    let line = format!("{fault:?} at {message}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("it can be written");
 }
 
 fn welcome() -> FromChild {

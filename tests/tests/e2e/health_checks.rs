@@ -3,56 +3,29 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Instant;
 
-use holdfast_lab::load::Shape;
 use holdfast_lab::wait::holds;
 use holdfast_lab::{
-    Attempt, Backend, Lab, LabError, Load, Service, Supervisor, Target, TestResult, attempt,
-    eventually, isolated, render,
+    Attempt, Backend, Lab, LabError, Load, Service, Target, TestResult, attempt, eventually,
+    isolated, render,
 };
 use holdfast_protocol::handover::ConfigState;
 use holdfast_tests::health_server::HealthServer;
-use holdfast_tests::rows::rows;
-use holdfast_tests::scrape::{METRICS, scrape};
+use holdfast_tests::scrape::scrape;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
-use crate::scene::{FILE, put_in_force, virtual_address, virtual_address6};
-
-/// Where endpoints of these tests serve, and where it is asked how they are: below the ports that the
-/// kernel gives to clients, so that they are free whenever an endpoint comes back.
-const PORT: u16 = 18080;
-const HEALTH: u16 = 18081;
+use crate::pair::{
+    CONNECTIONS, HEALTH, NAMES, PORT, SHAPE, assert_only, at, backend, row, start, wait_until_used,
+};
+use crate::scene::{FILE, WEB, put_in_force, virtual_address, virtual_address6};
 
 /// Workers that are killed one after the other.
 const KILLS: u32 = 10;
 
-/// Connections that are looked at where none may go elsewhere: if half of them did, all but one in 2^100
-/// runs would see it.
-const CONNECTIONS: u32 = 100;
-
-/// Two clients that connect every millisecond.
-const SHAPE: Shape = Shape { clients: 2, rest: Duration::from_millis(1), seed: 5 };
-
 /// Checks that notice soon.
 const SOON: &str = "interval: 100ms, healthy_threshold: 2, unhealthy_threshold: 2";
-
-const NAMES: [&str; 2] = ["red", "green"];
-
-/// The service's address.
-const WEB: SocketAddr = virtual_address(10, 80);
-
-/// Where the endpoint `number` is.
-fn at(number: u8, port: u16) -> SocketAddr {
-    (Ipv4Addr::new(127, 0, 0, number), port).into()
-}
-
-/// The server of the endpoint `number`.
-fn backend(number: u8) -> Result<Backend, LabError> {
-    Backend::tcp_at(NAMES[usize::from(number) - 1], &[at(number, PORT)])
-}
 
 /// The key of a service that is checked as `keys` say.
 fn checked(keys: &str) -> String {
@@ -87,19 +60,6 @@ impl Endpoints {
     }
 }
 
-fn start(lab: &Lab, services: &[Service]) -> Result<Supervisor, LabError> {
-    let file = lab.write(FILE, render(services))?;
-    lab.supervisor(&file).with("--metrics", METRICS.to_string()).start()
-}
-
-/// What `holdfastctl` says of the endpoint `number` of `service`.
-fn row(lab: &Lab, service: &str, number: u8) -> Result<Value, LabError> {
-    let endpoint = at(number, PORT).to_string();
-    let all = rows(lab, "endpoints")?;
-    let row = all.iter().find(|row| row["service"] == service && row["endpoint"] == endpoint);
-    row.cloned().ok_or_else(|| LabError::Unexpected(format!("no {endpoint} in {all:?}")))
-}
-
 /// Waits until it says that the endpoint is in `state`, for this reason. As long as a table still has it, more is said.
 fn wait_for(lab: &Lab, number: u8, state: &str, reason: &str) -> Result<(), LabError> {
     wait_for_of(lab, "web", number, state, reason)
@@ -116,23 +76,6 @@ fn wait_for_of(
         let row = row(lab, service, number).map_err(|error| error.to_string())?;
         let says = row["reason"] == reason;
         holds(row["state"] == state && says, || row.to_string())
-    })
-}
-
-/// Every connection to `address` reaches the backend called `name`.
-#[track_caller]
-fn assert_only(address: SocketAddr, name: &str) {
-    for _ in 0..CONNECTIONS {
-        let attempt = attempt(&Target::tcp(address, &NAMES));
-        assert_eq!(attempt, Attempt::Reached(name.to_owned()));
-    }
-}
-
-/// Waits until a connection reaches the backend called `name`.
-fn wait_until_used(address: SocketAddr, name: &str) -> Result<(), LabError> {
-    eventually(&format!("{name} to get a connection"), || {
-        let attempt = attempt(&Target::tcp(address, &NAMES));
-        holds(attempt == Attempt::Reached(name.to_owned()), || format!("{attempt:?}"))
     })
 }
 

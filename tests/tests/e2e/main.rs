@@ -49,6 +49,7 @@ mod metrics;
 mod out_of_memory;
 mod outliers;
 mod pace;
+mod pair;
 mod policy;
 mod privilege;
 mod quarantine;

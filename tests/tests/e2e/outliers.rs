@@ -1,53 +1,25 @@
 //! Endpoints whose connections fail get no new ones for a time: whatever becomes of the worker that has
 //! seen it.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
-
-use holdfast_lab::load::Shape;
 use holdfast_lab::wait::holds;
 use holdfast_lab::{
-    Attempt, Backend, Lab, LabError, Load, Service, Supervisor, Target, TestResult, attempt,
-    eventually, isolated, render,
+    Attempt, Lab, LabError, Load, Service, Supervisor, Target, TestResult, attempt, eventually,
+    isolated, render,
 };
 use holdfast_tests::health_server::HealthServer;
-use holdfast_tests::rows::rows;
-use holdfast_tests::scrape::{METRICS, scrape};
+use holdfast_tests::scrape::scrape;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
-use crate::scene::{FILE, put_in_force, virtual_address};
-
-/// Where endpoints of these tests serve, and where it is asked how they are: below the ports that the
-/// kernel gives to clients, so that they are free whenever an endpoint comes back.
-const PORT: u16 = 18080;
-const HEALTH: u16 = 18081;
+use crate::pair::{
+    CONNECTIONS, HEALTH, NAMES, PORT, SHAPE, assert_only, at, backend, row, start, wait_until_used,
+};
+use crate::scene::{FILE, WEB, put_in_force};
 
 /// Failures in a row after which an endpoint is out.
 const FAILURES: u32 = 5;
 
 /// Workers that are killed one after the other.
 const KILLS: u32 = 5;
-
-/// Connections that are looked at where none may go elsewhere: if half of them did, all but one in 2^100
-/// runs would see it.
-const CONNECTIONS: u32 = 100;
-
-/// Two clients that connect every millisecond.
-const SHAPE: Shape = Shape { clients: 2, rest: Duration::from_millis(1), seed: 5 };
-
-const NAMES: [&str; 2] = ["red", "green"];
-
-/// The service's address.
-const WEB: SocketAddr = virtual_address(10, 80);
-
-fn at(number: u8, port: u16) -> SocketAddr {
-    (Ipv4Addr::new(127, 0, 0, number), port).into()
-}
-
-fn backend(number: u8) -> Result<Backend, LabError> {
-    Backend::tcp_at(NAMES[usize::from(number) - 1], &[at(number, PORT)])
-}
 
 /// The service of both endpoints, which go by turns, ejected as `keys` say.
 fn web(keys: &str) -> Service {
@@ -56,25 +28,17 @@ fn web(keys: &str) -> Service {
     service.endpoint(at(1, PORT)).endpoint(at(2, PORT))
 }
 
-fn start(lab: &Lab, service: Service) -> Result<Supervisor, LabError> {
-    let file = lab.write(FILE, render(&[service]))?;
-    lab.supervisor(&file).with("--metrics", METRICS.to_string()).start()
-}
-
-/// What `holdfastctl` says of the endpoint `number`: its state, and why.
-fn row(lab: &Lab, number: u8) -> Result<(String, String), LabError> {
-    let endpoint = at(number, PORT).to_string();
-    let all = rows(lab, "endpoints")?;
-    let row = all.iter().find(|row| row["endpoint"] == endpoint);
-    let row = row.ok_or_else(|| LabError::Unexpected(format!("no {endpoint} in {all:?}")))?;
-    let text = |key: &str| row[key].as_str().map_or_else(|| Value::Null.to_string(), str::to_owned);
+/// The state of the endpoint `number`, and why.
+fn state(lab: &Lab, number: u8) -> Result<(String, String), LabError> {
+    let row = row(lab, "web", number)?;
+    let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
     Ok((text("state"), text("reason")))
 }
 
-/// Waits until it says that the endpoint is in `state`, for a reason that begins so.
+/// Waits until `holdfastctl` says that the endpoint is in `state`, for a reason that begins so.
 fn wait_for(lab: &Lab, number: u8, state: &str, reason: &str) -> Result<(), LabError> {
     eventually(&format!("endpoint {number} to be {state}"), || {
-        let (found, why) = row(lab, number).map_err(|error| error.to_string())?;
+        let (found, why) = self::state(lab, number).map_err(|error| error.to_string())?;
         holds(found == state && why.starts_with(reason), || format!("{found}: {why}"))
     })
 }
@@ -92,24 +56,8 @@ fn fail(times: u32) -> Result<(), LabError> {
 fn fail_until_ejected(lab: &Lab, number: u8) -> Result<(), LabError> {
     eventually("an ejection", || {
         let _outcome = attempt(&Target::tcp(WEB, &NAMES));
-        let (state, why) = row(lab, number).map_err(|error| error.to_string())?;
+        let (state, why) = state(lab, number).map_err(|error| error.to_string())?;
         holds(state == "ejected", || format!("{state}: {why}"))
-    })
-}
-
-/// Every connection reaches the backend called `name`.
-#[track_caller]
-fn assert_only(name: &str) {
-    for _ in 0..CONNECTIONS {
-        assert_eq!(attempt(&Target::tcp(WEB, &NAMES)), Attempt::Reached(name.to_owned()));
-    }
-}
-
-/// Waits until a connection reaches the backend called `name`.
-fn wait_until_used(name: &str) -> Result<(), LabError> {
-    eventually(&format!("{name} to get a connection"), || {
-        let attempt = attempt(&Target::tcp(WEB, &NAMES));
-        holds(attempt == Attempt::Reached(name.to_owned()), || format!("{attempt:?}"))
     })
 }
 
@@ -126,16 +74,16 @@ fn kill_worker(supervisor: &mut Supervisor) -> Result<(), LabError> {
 fn an_endpoint_that_fails_is_out_for_a_time_and_costs_nobody_a_connection() {
     isolated(|lab| {
         let (red, _green) = (backend(1)?, backend(2)?);
-        let mut supervisor = start(lab, web("base_time: 3s"))?;
-        wait_until_used("red")?;
+        let mut supervisor = start(lab, &[web("base_time: 3s")])?;
+        wait_until_used(WEB, "red")?;
         drop(red);
         fail(FAILURES - 1)?;
         // A connection that is established would begin the row anew, and there is none to red.
         fail_until_ejected(lab, 1)?;
         wait_for(lab, 1, "ejected", "")?;
-        let (_, reason) = row(lab, 1)?;
+        let (_, reason) = state(lab, 1)?;
         assert!(reason.contains(" connections failed in a row; until "), "{reason}");
-        assert_only("green");
+        assert_only(WEB, "green");
         let text = lab.ctl(&["endpoints"])?.stdout;
         assert!(text.contains("ejected: "), "{text}");
         let samples = scrape().map_err(|error| format!("{error:?}"))?;
@@ -147,7 +95,7 @@ fn an_endpoint_that_fails_is_out_for_a_time_and_costs_nobody_a_connection() {
         assert_eq!(value(total), Some(1.0));
         let _red = backend(1)?;
         wait_for(lab, 1, "active", "")?;
-        wait_until_used("red")?;
+        wait_until_used(WEB, "red")?;
         let status = supervisor.wait_for_grant()?;
         assert_eq!(status.takeovers.count, 1, "one worker has done all of it: {status:?}");
         Ok(())
@@ -158,12 +106,12 @@ fn an_endpoint_that_fails_is_out_for_a_time_and_costs_nobody_a_connection() {
 fn an_outlier_stays_out_over_every_worker_and_the_supervisor() {
     isolated(|lab| {
         let (red, _green) = (backend(1)?, backend(2)?);
-        let mut supervisor = start(lab, web("base_time: 10s"))?;
-        wait_until_used("red")?;
+        let mut supervisor = start(lab, &[web("base_time: 10s")])?;
+        wait_until_used(WEB, "red")?;
         drop(red);
         fail_until_ejected(lab, 1)?;
         wait_for(lab, 1, "ejected", "")?;
-        assert_only("green");
+        assert_only(WEB, "green");
         // Nobody listens there: whoever had it back would lose connections.
         let load = Load::start(&[Target::tcp(WEB, &NAMES)], SHAPE);
         for _ in 0..KILLS {
@@ -183,7 +131,7 @@ fn an_outlier_stays_out_over_every_worker_and_the_supervisor() {
         assert_eq!(tally.by_backend.keys().collect::<Vec<_>>(), ["green"], "{tally:?}");
         let _red = backend(1)?;
         wait_for(lab, 1, "active", "")?;
-        wait_until_used("red")?;
+        wait_until_used(WEB, "red")?;
         Ok(())
     });
 }
@@ -192,15 +140,15 @@ fn an_outlier_stays_out_over_every_worker_and_the_supervisor() {
 fn a_new_worker_ejects_nobody_for_what_is_past() {
     isolated(|lab| {
         let (red, _green) = (backend(1)?, backend(2)?);
-        let mut supervisor = start(lab, web("base_time: 1m"))?;
-        wait_until_used("red")?;
+        let mut supervisor = start(lab, &[web("base_time: 1m")])?;
+        wait_until_used(WEB, "red")?;
         drop(red);
         for _ in 0..KILLS {
             fail(FAILURES - 1)?;
             kill_worker(&mut supervisor)?;
         }
         // By now there are far more failures in a row than are asked for.
-        assert_eq!(row(lab, 1)?.0, "active");
+        assert_eq!(state(lab, 1)?.0, "active");
         fail_until_ejected(lab, 1)?;
         TestResult::Ok(())
     });
@@ -210,12 +158,12 @@ fn a_new_worker_ejects_nobody_for_what_is_past() {
 fn no_more_are_out_than_the_ceiling_allows() {
     isolated(|lab| {
         let both = [backend(1)?, backend(2)?];
-        let mut supervisor = start(lab, web("base_time: 1m, max_ejected_percent: 50"))?;
-        wait_until_used("red")?;
+        let mut supervisor = start(lab, &[web("base_time: 1m, max_ejected_percent: 50")])?;
+        wait_until_used(WEB, "red")?;
         drop(both);
         fail(4 * FAILURES)?;
         let out = || -> Result<usize, LabError> {
-            let states = [row(lab, 1)?.0, row(lab, 2)?.0];
+            let states = [state(lab, 1)?.0, state(lab, 2)?.0];
             Ok(states.iter().filter(|state| *state == "ejected").count())
         };
         eventually("one to be out", || {
@@ -235,11 +183,11 @@ fn no_more_are_out_than_the_ceiling_allows() {
             let out = out().map_err(|error| error.to_string())?;
             holds(out == 2, || format!("{out} are"))
         })?;
-        let (_, reason) = row(lab, 1)?;
+        let (_, reason) = state(lab, 1)?;
         assert!(reason.ends_with("; used all the same, for want of a healthy one"), "{reason}");
         let _both = [backend(1)?, backend(2)?];
-        wait_until_used("red")?;
-        wait_until_used("green")?;
+        wait_until_used(WEB, "red")?;
+        wait_until_used(WEB, "green")?;
         Ok(())
     });
 }
@@ -252,18 +200,18 @@ fn a_passing_check_does_not_bring_an_outlier_back() {
         let check = format!(
             "health_check: {{ http: {{ path: /healthz }}, port: {HEALTH}, interval: 100ms }}"
         );
-        let mut supervisor = start(lab, web("base_time: 1m").key(&check))?;
-        wait_until_used("red")?;
+        let mut supervisor = start(lab, &[web("base_time: 1m").key(&check)])?;
+        wait_until_used(WEB, "red")?;
         drop(red);
         fail_until_ejected(lab, 1)?;
-        assert_only("green");
+        assert_only(WEB, "green");
         kill_worker(&mut supervisor)?;
         // The next worker does not know which of the two it was, until checks have passed.
         wait_for(lab, 1, "ejected", "found ejected by the former worker; until ")?;
-        assert_only("green");
+        assert_only(WEB, "green");
         servers[0].say(503);
         wait_for(lab, 1, "unhealthy", "answered 503")?;
-        assert_only("green");
+        assert_only(WEB, "green");
         Ok(())
     });
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+};
 use holdfast_protocol::handover::{ConfigReport, Occasion};
 
 use super::checks::{Checks, Targets};
@@ -30,6 +32,9 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// connections for so much longer at most. A look reads some words of mapped memory for each endpoint.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How soon it is looked again at endpoints that drain, at the earliest: while tables are written nothing is asked.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
+
 /// Why a worker ends whose configuration asks for health checks, and did not before.
 const CANNOT_CONNECT: &str = "the configuration asks for health checks by now, which only a new worker may make: this one has \
      given up connecting";
@@ -50,6 +55,8 @@ pub struct Tables {
     resting: Option<u64>,
     /// Whether a look at what becomes of connections is due some time.
     is_looking: bool,
+    /// The timer for endpoints that drain.
+    drains: Option<SpawnHandle>,
 }
 
 /// Something else is on disk.
@@ -144,11 +151,13 @@ impl Tables {
             turning: false,
             resting: None,
             is_looking: false,
+            drains: None,
         }
     }
 
     /// After anything that happened: sends what there is to send, and sees to what is next.
     fn after(&mut self, result: Result<(), SessionError>, ctx: &mut Context<Self>) {
+        self.see_to_drains(ctx);
         for message in self.session.outbox() {
             self.link.do_send(Say(message));
         }
@@ -176,6 +185,20 @@ impl Tables {
                 actor.after(result, ctx);
             });
         }
+    }
+
+    /// Sees to endpoints that drain, now and when the time of the next has come.
+    fn see_to_drains(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.drains.take() {
+            ctx.cancel_future(timer);
+        }
+        let next = self.session.see_to_drains();
+        self.drains = next.map(|wait| {
+            ctx.run_later(wait.max(LEAST_WAIT), |actor, ctx| {
+                actor.drains = None;
+                actor.after(Ok(()), ctx);
+            })
+        });
     }
 
     /// Gives up connecting once a configuration without checks is in force. One that asks for them later

@@ -128,8 +128,11 @@ fn a_closer_that_breaks_the_handover_costs_nobody_anything() {
     println!("{} cells of a closer", of_closer().len());
     isolated(|lab| -> TestResult {
         work(lab, "closer", &of_closer(), |lab, name, row, note| {
-            let mut stage = Stage::start(lab, name)?;
-            row.iter().for_each(|cell| note(cell, stage.try_closer(cell)));
+            for (number, cell) in row.iter().enumerate() {
+                // A supervisor for each: after a closer that failed, the next one has to wait.
+                let mut stage = Stage::start(lab, &format!("{name}-{number}"))?;
+                note(cell, stage.try_closer(cell));
+            }
             Ok(())
         });
         Ok(())

@@ -34,7 +34,10 @@ fn anything_else_is_an_error_with_its_place() {
     let wanted = "write one between 0ms and 24h, such as 500ms, 30s, 5m or 2h";
     let check = |said: &str, expected: String| check_text(&text(said), &[expected.as_str()]);
     check("{}", "5:12: `drain` has no `close_after`: add it".to_owned());
-    check("yes", "5:12: `drain` is not a mapping but `yes`".to_owned());
+    check(
+        "yes",
+        "5:12: `drain` is a single value: write a mapping with keys of `close_after`".to_owned(),
+    );
     check("{ close_after: 25h }", format!("5:27: the close_after `25h` is out of range: {wanted}"));
     check(
         "{ close_after: 30 }",

@@ -36,6 +36,8 @@ pub struct Source {
     /// Digest of what was passed on last, or why there was nothing.
     passed: Option<Result<String, String>>,
     reading: bool,
+    /// Whether something has changed since that began.
+    again: bool,
 }
 
 /// This worker, and nobody else, writes from now on, as this epoch.
@@ -70,6 +72,7 @@ impl Source {
             signature: None,
             passed: None,
             reading: false,
+            again: false,
         }
     }
 
@@ -122,7 +125,7 @@ impl Source {
     fn read_if_changed(&mut self, ctx: &mut Context<Self>) {
         if self.reading {
             // What is being read may be what was before this change.
-            self.notice(Change::Closed, ctx);
+            self.again = true;
         } else if self.signature.as_ref() != Some(&signature(&self.configuration.path)) {
             self.read(ctx);
         }
@@ -140,10 +143,13 @@ impl Source {
             let outside = text.is_err() && readable.lacks(path);
             Reading { signature, text, outside }
         });
-        ctx.spawn(reading.into_actor(self).map(|reading, actor, _| {
+        ctx.spawn(reading.into_actor(self).map(|reading, actor, ctx| {
             actor.reading = false;
             if let Ok(reading) = reading {
                 actor.pass_on(reading);
+            }
+            if std::mem::take(&mut actor.again) {
+                actor.read_if_changed(ctx);
             }
         }));
     }
@@ -166,8 +172,9 @@ impl Actor for Source {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.read(ctx);
+        // First the watch: whatever changes after what is read then is told of, as what it is.
         self.watch(ctx);
+        self.read(ctx);
         ctx.run_interval(POLL_INTERVAL, Self::poll);
     }
 }
@@ -186,7 +193,9 @@ impl Handler<Granted> for Source {
             // Whatever is read next is passed on, also when it is what was read last.
             self.passed = None;
             self.signature = None;
-            if !self.reading {
+            // What is waited for already is not put off, and what inotify is about to tell of is read when
+            // that says so.
+            if !self.reading && !self.settling.is_waiting() {
                 self.notice(Change::Written, ctx);
             }
         }

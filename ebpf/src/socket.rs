@@ -95,7 +95,8 @@ mod tests {
             cgroup: 0,
             handshake_ns: 0,
             protocol: 0,
-            reserved: [0; 5],
+            crowded: 0,
+            reserved: [0; 4],
         }
     }
 

@@ -3,7 +3,7 @@
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
 //! - [`balancing`], [`affinity`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
-//! - [`counts`]: what becomes of a connection is counted, and nothing else.
+//! - [`counts`], [`seats`]: what becomes of a connection is counted, and nothing else, wherever it is remembered.
 //! - [`limits`]: no more is open than is allowed, and it is spread by what is.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
@@ -57,6 +57,7 @@ mod rejected;
 mod removal;
 mod scale;
 mod scrapers;
+mod seats;
 mod snapshot;
 mod spread;
 mod standby;

@@ -54,6 +54,7 @@ fn wrong_input_is_named() -> Result<(), Box<dyn Error>> {
     for (arguments, said) in [
         (&["all", "--only", "conect"][..], "there is no measurement conect"),
         (&["takeover", "--sizes", "10"], "SERVICESxENDPOINTS"),
+        (&["takeover", "--sizes", "1000x10000"], "10,000,000, and no configuration has more"),
         (&["render", "/nowhere.json", "/tmp/x.html"], "/nowhere.json"),
     ] {
         let ran = Command::new(binaries::find("holdfast-bench")?).args(arguments).output()?;

@@ -8,8 +8,8 @@ use holdfast_lab::binaries;
 use serde_json::Value;
 
 /// Every measurement, as the page orders them.
-const NAMES: [&str; 7] =
-    ["connect", "against", "established", "takeover", "reload", "apply", "footprint"];
+const NAMES: [&str; 8] =
+    ["connect", "against", "established", "takeover", "reload", "apply", "footprint", "events"];
 
 #[test]
 fn everything_is_measured_into_one_file_and_one_page() -> Result<(), Box<dyn Error>> {

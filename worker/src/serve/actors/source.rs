@@ -11,12 +11,12 @@ use super::compiler::{Compiler, Text};
 use super::lifeline::{End, Link, Pulse};
 use super::tables::{Order, Tables};
 use crate::serve::Configuration;
-use crate::serve::source::POLL_INTERVAL;
 use crate::serve::source::places::{places, steps};
 use crate::serve::source::reading;
 use crate::serve::source::settling::{Change, Settling};
 use crate::serve::source::signature::{Signature, signature};
 use crate::serve::source::watcher::Watcher;
+use crate::serve::source::{BEATS_PER_POLL, POLL_INTERVAL};
 
 /// Why a worker ends whose configuration has left the directories it may read.
 const MOVED: &str = "the configuration has moved to another directory, which only a new worker may \
@@ -36,6 +36,8 @@ pub struct Source {
     /// Digest of what was passed on last, or why there was nothing.
     passed: Option<Result<String, String>>,
     reading: bool,
+    /// Heartbeats so far.
+    beats: u32,
 }
 
 /// This worker, and nobody else, writes from now on, as this epoch.
@@ -70,6 +72,7 @@ impl Source {
             signature: None,
             passed: None,
             reading: false,
+            beats: 0,
         }
     }
 
@@ -168,7 +171,6 @@ impl Actor for Source {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.read(ctx);
         self.watch(ctx);
-        ctx.run_interval(POLL_INTERVAL, Self::poll);
     }
 }
 
@@ -196,7 +198,11 @@ impl Handler<Granted> for Source {
 impl Handler<Pulse> for Source {
     type Result = ();
 
-    fn handle(&mut self, pulse: Pulse, _: &mut Self::Context) {
+    fn handle(&mut self, pulse: Pulse, ctx: &mut Self::Context) {
         pulse.pass();
+        self.beats = self.beats.wrapping_add(1);
+        if self.beats.is_multiple_of(BEATS_PER_POLL) {
+            self.poll(ctx);
+        }
     }
 }

@@ -17,7 +17,8 @@
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
 //! - [`policy`]: what access policies deny.
-//! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
+//! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits. [`rest`]: what
+//!   is done while nothing happens.
 //! - [`instructions`]: what the kernel's verifier has to do. [`edges`]: what is too much is refused by name.
 //! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see. [`cost`]: what it costs.
 
@@ -55,6 +56,7 @@ mod privilege;
 mod quarantine;
 mod rejected;
 mod removal;
+mod rest;
 mod scale;
 mod scrapers;
 mod seats;

@@ -11,12 +11,12 @@ use super::compiler::{Compiler, Text};
 use super::lifeline::{End, Link, Pulse};
 use super::tables::{Order, Tables};
 use crate::serve::Configuration;
-use crate::serve::source::POLL_INTERVAL;
 use crate::serve::source::places::{places, steps};
 use crate::serve::source::reading;
 use crate::serve::source::settling::{Change, Settling};
 use crate::serve::source::signature::{Signature, signature};
 use crate::serve::source::watcher::Watcher;
+use crate::serve::source::{BEATS_PER_POLL, POLL_INTERVAL};
 
 /// Why a worker ends whose configuration has left the directories it may read.
 const MOVED: &str = "the configuration has moved to another directory, which only a new worker may \
@@ -38,6 +38,8 @@ pub struct Source {
     reading: bool,
     /// Whether something has changed since that began.
     again: bool,
+    /// Heartbeats so far.
+    beats: u32,
 }
 
 /// This worker, and nobody else, writes from now on, as this epoch.
@@ -73,6 +75,7 @@ impl Source {
             passed: None,
             reading: false,
             again: false,
+            beats: 0,
         }
     }
 
@@ -175,7 +178,6 @@ impl Actor for Source {
         // First the watch: whatever changes after what is read then is told of, as what it is.
         self.watch(ctx);
         self.read(ctx);
-        ctx.run_interval(POLL_INTERVAL, Self::poll);
     }
 }
 
@@ -205,7 +207,11 @@ impl Handler<Granted> for Source {
 impl Handler<Pulse> for Source {
     type Result = ();
 
-    fn handle(&mut self, pulse: Pulse, _: &mut Self::Context) {
+    fn handle(&mut self, pulse: Pulse, ctx: &mut Self::Context) {
         pulse.pass();
+        self.beats = self.beats.wrapping_add(1);
+        if self.beats.is_multiple_of(BEATS_PER_POLL) {
+            self.poll(ctx);
+        }
     }
 }

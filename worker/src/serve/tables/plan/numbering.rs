@@ -44,7 +44,9 @@ impl Numbering {
             let mut known = matching.current[index].map(known).unwrap_or_default();
             numbering.number(index, service, target, &mut known, space).ok_or_else(|| {
                 let service = Label(&service.record).to_string();
-                DoesNotFit::Endpoints { service, capacity: observed.capacity.endpoints }
+                // The first number is nobody's.
+                let capacity = observed.capacity.endpoints.saturating_sub(1);
+                DoesNotFit::Endpoints { service, capacity }
             })?;
         }
         Ok(numbering)

@@ -648,4 +648,12 @@ fn what_does_not_fit_is_refused_by_name() {
     let (text, error) = refused(&desired(&[(0, &all[..7], &[]), (1, &all[7..], &[])]));
     assert!(matches!(error, DoesNotFit::Frontends { capacity: 14, .. }), "{text}");
     assert!(text.contains("service b, port "), "{text}");
+    // The first of twenty endpoint numbers is nobody's.
+    let ports: Vec<u16> = (1..=20).collect();
+    let (text, error) = refused(&desired(&[(0, &[], &ports)]));
+    assert!(matches!(error, DoesNotFit::Endpoints { capacity: 19, .. }), "{text}");
+    let model = Model::new(CAPACITY);
+    let (observed, rest) = (observe(&model).unwrap(), Rest::default());
+    let fits = desired(&[(0, &[], &ports[1..])]);
+    assert!(plan(&observed, &fits, &mut rest.space(&model, &observed)).is_ok());
 }

@@ -34,7 +34,7 @@ pub(crate) struct Memory {
     affinities: HashMap<AffinityKey, usize>,
     remembered: Vec<AffinityWords>,
     /// What is open and pending at the endpoint with this number, which is also its host.
-    live: Vec<u64>,
+    pub(crate) live: Vec<u64>,
 }
 
 pub(crate) type Step = fn(&mut Memory);

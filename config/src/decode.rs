@@ -153,8 +153,8 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
         direct::headless(&fields, report);
         Default::default()
     } else if fields.get("addresses").is_none() {
-        let message = "the service has no `addresses`: add it, or `direct: true` if clients find its \
-                       endpoints by themselves";
+        let message = "`addresses` is missing in the service: add it, or `direct: true` if clients find \
+                       its endpoints by themselves";
         report.at(node.position, message);
         Default::default()
     } else {

@@ -78,7 +78,7 @@ fn a_headless_service_says_nothing_about_a_choice() {
     check(
         &headless("").replace("true", "false"),
         &[
-            "2:3: the service has no `addresses`: add it, or `direct: true` if clients find its endpoints by themselves",
+            "2:3: `addresses` is missing in the service: add it, or `direct: true` if clients find its endpoints by themselves",
         ],
     );
     check(&headless("addresses: []"), &["5:14: `addresses` is empty: write at least one"]);

@@ -4,6 +4,7 @@
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
 //! - [`balancing`], [`affinity`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
 //! - [`counts`], [`seats`]: what becomes of a connection is counted, and nothing else, wherever it is remembered.
+//! - [`direct`]: endpoints that are asked for themselves.
 //! - [`limits`]: no more is open than is allowed, and it is spread by what is.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
@@ -31,6 +32,7 @@ mod control_group;
 mod cost;
 mod counts;
 mod datagrams;
+mod direct;
 mod edges;
 mod ends;
 mod enrolment;

@@ -8,9 +8,9 @@ use holdfast_protocol::control::Status;
 use holdfast_protocol::handover::{ConfigState, HEARTBEAT_INTERVAL};
 use holdfast_tests::scene::{FILE, web};
 
-/// Audits of the supervisor that time is counted in, every two seconds: those until all is at rest, and
-/// those that are waited for.
-const SETTLING: u64 = 2;
+/// Audits of the supervisor that time is counted in, every two seconds: those until all is at rest, with the
+/// snapshot that is written after five seconds, and those that are waited for.
+const SETTLING: u64 = 4;
 const WAITED_FOR: u64 = 3;
 
 /// Heartbeats between two audits.

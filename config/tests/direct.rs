@@ -137,7 +137,7 @@ fn what_cannot_be_is_said_with_its_place() {
     );
     check(
         &direct("direct: maybe").replace("  direct: true\n", ""),
-        &["5:11: `direct` \"maybe\" is not known; write `true` or `false`"],
+        &["5:11: unknown `direct` `maybe`; Possible here: `true` or `false`"],
     );
 }
 

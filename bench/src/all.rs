@@ -27,7 +27,7 @@ struct Planned {
 }
 
 /// What is measured, in order. A whole run stays below twenty minutes, a smoke test below half a one.
-const PLAN: [Planned; 7] = [
+const PLAN: [Planned; 8] = [
     Planned {
         name: "connect",
         whole: "--rounds 100",
@@ -51,6 +51,7 @@ const PLAN: [Planned; 7] = [
         whole: "",
         quick: "--sizes 1x1 --rounds 1 --seconds 1 --settling 0",
     },
+    Planned { name: "events", whole: "", quick: "--rounds 2 --connections 5 --climbs 1 --step 20" },
 ];
 
 /// Measure everything.

@@ -8,6 +8,7 @@
 //! - [`reload`]: a new configuration, and connections that fail meanwhile.
 //! - [`apply`]: a configuration on its way into the kernel.
 //! - [`footprint`]: what Holdfast takes of a node.
+//! - [`events`]: what telling of connections costs, and how many can be told of.
 //! - [`exercise`]: a fixed piece of work, for whoever counts instructions.
 //! - [`results`]: what measurements come to, as JSON, as a page, as lines.
 //! - [`peers`]: what people use instead.
@@ -28,6 +29,7 @@ mod all;
 mod apply;
 mod connect;
 mod established;
+mod events;
 mod exercise;
 mod footprint;
 mod peers;
@@ -80,6 +82,7 @@ enum One {
     Apply(With<apply::Arguments>),
     Connect(With<connect::Arguments>),
     Established(With<established::Arguments>),
+    Events(With<events::Arguments>),
     Footprint(With<footprint::Arguments>),
     Reload(With<reload::Arguments>),
     Takeover(With<takeover::Arguments>),
@@ -114,6 +117,7 @@ fn run(one: &One) -> anyhow::Result<ExitCode> {
         One::Apply(it) => finish(&it.json, || apply::measure(&lab, &it.arguments)),
         One::Connect(it) => finish(&it.json, || connect::measure(&lab, &it.arguments)),
         One::Established(it) => finish(&it.json, || established::measure(&lab, &it.arguments)),
+        One::Events(it) => finish(&it.json, || events::measure(&lab, &it.arguments)),
         One::Footprint(it) => finish(&it.json, || footprint::measure(&lab, &it.arguments)),
         One::Reload(it) => finish(&it.json, || reload::measure(&lab, &it.arguments)),
         One::Takeover(it) => finish(&it.json, || takeover::measure(&lab, &it.arguments)),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context;
+use holdfast_config::limit::MAX_ENDPOINTS;
 use holdfast_lab::Lab;
 use holdfast_lab::page::grouped;
 
@@ -19,6 +20,9 @@ const TARGET_PORT: u16 = 18_080;
 /// Most services, and most endpoints of one, that addresses here are made for.
 const MOST_SERVICES: u32 = 65_536;
 const MOST_ENDPOINTS: u32 = 65_534;
+
+/// Most endpoints of all services: no configuration has more.
+const MOST_ALL_ENDPOINTS: u64 = MAX_ENDPOINTS as u64;
 
 /// How many services, and how many endpoints each has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +77,12 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("write SERVICESxENDPOINTS, such as 1000x10, up to {MOST_SERVICES}x16");
+        let wrong = || {
+            format!(
+                "write SERVICESxENDPOINTS, such as 1000x10 for ten endpoints of each of a thousand services, up \
+                 to {MOST_SERVICES}x16"
+            )
+        };
         let (services, endpoints) = text.split_once('x').ok_or_else(wrong)?;
         let number = |text: &str, most: u32| {
             let number = text.parse::<u32>().ok().filter(|number| (1..=most).contains(number));
@@ -82,6 +90,15 @@ impl FromStr for Size {
         };
         let (services, endpoints) =
             (number(services, MOST_SERVICES)?, number(endpoints, MOST_ENDPOINTS)?);
+        let all = u64::from(services) * u64::from(endpoints);
+        if all > MOST_ALL_ENDPOINTS {
+            return Err(format!(
+                "{endpoints} endpoints of each of {services} services are {}, and no configuration has more than \
+                 {}",
+                grouped(all),
+                grouped(MOST_ALL_ENDPOINTS)
+            ));
+        }
         Ok(Self { services, endpoints })
     }
 }
@@ -119,7 +136,7 @@ mod tests {
             Size { services: 1_000, endpoints: 10 }.to_string(),
             "1,000 services, 10,000 endpoints"
         );
-        for wrong in ["", "10", "0x1", "1x0", "70000x1", "ax1"] {
+        for wrong in ["", "10", "0x1", "1x0", "70000x1", "ax1", "1000x10000"] {
             assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
     }

@@ -8,8 +8,8 @@ use holdfast_lab::binaries;
 use serde_json::Value;
 
 /// Every measurement, as the page orders them.
-const NAMES: [&str; 7] =
-    ["connect", "against", "established", "takeover", "reload", "apply", "footprint"];
+const NAMES: [&str; 8] =
+    ["connect", "against", "established", "takeover", "reload", "apply", "footprint", "events"];
 
 #[test]
 fn everything_is_measured_into_one_file_and_one_page() -> Result<(), Box<dyn Error>> {
@@ -54,6 +54,7 @@ fn wrong_input_is_named() -> Result<(), Box<dyn Error>> {
     for (arguments, said) in [
         (&["all", "--only", "conect"][..], "there is no measurement conect"),
         (&["takeover", "--sizes", "10"], "SERVICESxENDPOINTS"),
+        (&["takeover", "--sizes", "1000x10000"], "10,000,000, and no configuration has more"),
         (&["render", "/nowhere.json", "/tmp/x.html"], "/nowhere.json"),
     ] {
         let ran = Command::new(binaries::find("holdfast-bench")?).args(arguments).output()?;

@@ -100,6 +100,18 @@ impl RingBuffer {
         Ok(())
     }
 
+    /// How many bytes of it wait to be given up.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mapped.
+    pub fn waiting(&mut self) -> Result<u64, BpfError> {
+        let mapped = self.mapped()?;
+        // What is given up was written before: in this order the second is not above the first.
+        let consumed = mapped.consumed().load(Ordering::Acquire);
+        Ok(mapped.produced().load(Ordering::Acquire) - consumed)
+    }
+
     /// Takes it out of this process's memory: somebody else reads it from now on.
     pub fn unmap(&mut self) {
         self.mapped = None;

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 
 use crate::decode::Located;
 use crate::diagnostic::{Diagnostics, FileName, Position};
+use crate::direct::{self, Place};
 use crate::health_check;
 use crate::limit::{MAX_ENDPOINTS, MAX_FRONTENDS, MAX_SERVICES};
 use crate::locality::{self, Clash};
@@ -37,11 +38,12 @@ pub(crate) fn all(
     let addresses: HashSet<IpAddr> = frontends.keys().map(|frontend| frontend.address).collect();
     for located in services {
         // Practically no endpoint has a frontend's address, so ports need not be looked at.
-        let suspects = located.service.endpoints.iter().zip(&located.endpoints);
-        for (endpoint, at) in suspects.filter(|(endpoint, _)| addresses.contains(&endpoint.address))
-        {
-            check.loops(located, endpoint, *at, services, &frontends);
-            check.checked_frontends(located, endpoint, services, &frontends);
+        let suspects = direct::places(located).filter(|it| addresses.contains(&it.address));
+        for asked in suspects {
+            check.loops(located, &asked, services, &frontends);
+            if !asked.is_alias {
+                check.checked_frontends(located, asked.endpoint, services, &frontends);
+            }
         }
     }
 }
@@ -81,7 +83,7 @@ impl Check<'_> {
         ];
         for located in services {
             let service = &located.service;
-            let frontends = service.addresses.len() * service.ports.len();
+            let frontends = service.addresses.len() * service.ports.len() + service.direct_count();
             for ((what, limit, total), more) in
                 totals.iter_mut().zip([1, frontends, service.endpoints.len()])
             {
@@ -100,6 +102,7 @@ impl Check<'_> {
         self.addresses(located);
         self.ports(located);
         self.endpoints(located);
+        self.aliases(located);
         self.table_size(located);
         self.locality(located, is_placed);
         self.health_check(located);
@@ -157,7 +160,8 @@ impl Check<'_> {
         if endpoints.is_empty() || !located.endpoints_whole {
             return;
         }
-        if endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+        let is_headless = located.service.is_headless();
+        if !is_headless && endpoints.iter().all(|endpoint| endpoint.weight == 0) {
             let message = "every endpoint has weight 0, so no connection could be made: give one a \
                            weight above 0, or write `endpoints: []` to refuse connections";
             self.report(located, located.endpoints[0], message);
@@ -227,30 +231,25 @@ impl Check<'_> {
         }
     }
 
-    /// Two endpoints are the same when connections of any port go to the same place.
+    /// Two endpoints are the same when connections of any port go to the same place. With aliases it could
+    /// not be told whose connection it is.
     fn duplicate_endpoints(&mut self, located: &Located) {
-        let targets: HashSet<NonZeroU16> =
-            located.service.ports.iter().map(|port| port.target_port).collect();
-        let mut first: HashMap<(IpAddr, Option<NonZeroU16>), Position> = HashMap::new();
-        // Per address, the first endpoint whose own port is one of the target ports.
-        let mut on_target: HashMap<IpAddr, Position> = HashMap::new();
-        for (endpoint, at) in located.service.endpoints.iter().zip(&located.endpoints) {
-            let Endpoint { address, port, .. } = *endpoint;
-            let is_target = port.is_some_and(|port| targets.contains(&port));
-            let earlier = first.get(&(address, port)).or_else(|| match port {
-                Some(_) if is_target => first.get(&(address, None)),
-                Some(_) => None,
-                None => on_target.get(&address),
-            });
-            if let Some(earlier) = earlier {
-                let message = format_args!("this endpoint is listed already at {earlier}");
-                self.report(located, *at, message);
-                continue;
-            }
-            first.insert((address, port), *at);
-            if is_target {
-                on_target.entry(address).or_insert(*at);
-            }
+        for (place, earlier) in direct::duplicates(located) {
+            let what = if place.is_alias { "alias" } else { "endpoint" };
+            let message = format_args!("this {what} is listed already at {earlier}");
+            self.report(located, place.at, message);
+        }
+    }
+
+    /// Only who counts what clients ask endpoints for has a use for their aliases.
+    fn aliases(&mut self, located: &Located) {
+        let mut places = direct::places(located);
+        if !located.service.is_direct
+            && let Some(alias) = places.find(|place| place.is_alias)
+        {
+            let message = "aliases are about connections that clients make to endpoints themselves: write \
+                           `direct: true` in the service, or remove them";
+            self.report(located, alias.at, message);
         }
     }
 
@@ -306,32 +305,38 @@ impl Check<'_> {
         }
     }
 
-    /// Connections are forwarded once: one that is sent to a frontend would arrive nowhere.
+    /// Connections are forwarded once: one that is sent to a frontend would arrive nowhere, and one to an
+    /// alias that is a frontend would not pass to the endpoint.
     fn loops(
         &mut self,
         located: &Located,
-        endpoint: &Endpoint,
-        at: Position,
+        asked: &Place<'_>,
         services: &[Located],
         frontends: &HashMap<Frontend, usize>,
     ) {
         let target = |port: &Port| Frontend {
-            address: endpoint.address,
-            port: endpoint.port.unwrap_or(port.target_port),
+            address: asked.address,
+            port: asked.port.unwrap_or(port.target_port),
             protocol: port.protocol,
         };
         let hit = located.service.ports.iter().map(target).find_map(|frontend| {
             frontends.get(&frontend).map(|number| (frontend, &services[*number]))
         });
-        if let Some((frontend, owner)) = hit {
-            let place = self.place(owner, position_of(owner, endpoint.address));
-            let what = name_of(frontend);
-            let message = format_args!(
+        let Some((frontend, owner)) = hit else { return };
+        let place = self.place(owner, position_of(owner, asked.address));
+        let what = name_of(frontend);
+        let message = if asked.is_alias {
+            format!(
+                "the alias {what} is a frontend of service {place}, which sends connections elsewhere: \
+                 remove one of them"
+            )
+        } else {
+            format!(
                 "the endpoint {what} is itself a frontend of service {place}, and a connection is \
                  forwarded only once: list the endpoints behind it"
-            );
-            self.report(located, at, message);
-        }
+            )
+        };
+        self.report(located, asked.at, message);
     }
 }
 

@@ -1,11 +1,13 @@
 //! The tree of one file to its services, each rule of a single value checked. What concerns more
 //! than one value is left to [`check`](crate::check).
 
+use std::collections::HashMap;
 use std::num::NonZeroU16;
 
 use crate::access_log::{self, AccessLog};
 use crate::balancing;
 use crate::diagnostic::Position;
+use crate::direct;
 use crate::drain;
 use crate::enrolment;
 use crate::fields::{Fields, list, scalar};
@@ -43,6 +45,8 @@ pub(crate) struct Located {
     pub(crate) outlier: Option<Position>,
     /// One for each endpoint of the service.
     pub(crate) endpoints: Vec<Position>,
+    /// For each endpoint that has some, of its aliases.
+    pub(crate) aliases: HashMap<usize, Vec<Position>>,
     /// Whether every endpoint that is listed could be told: what is said about all of them would
     /// be wrong otherwise.
     pub(crate) endpoints_whole: bool,
@@ -66,9 +70,10 @@ const FILE_KEYS: [&str; 7] = [
     policy::decode::KEYS[1],
     policy::decode::INBOUND_KEY,
 ];
-const SERVICE_KEYS: [&str; 11] = [
+const SERVICE_KEYS: [&str; 12] = [
     "name",
     "addresses",
+    direct::KEY,
     "ports",
     "load_balancing",
     health_check::KEY,
@@ -80,7 +85,8 @@ const SERVICE_KEYS: [&str; 11] = [
     "endpoints",
 ];
 const PORT_KEYS: [&str; 4] = ["name", "port", "protocol", "target_port"];
-const ENDPOINT_KEYS: [&str; 6] = ["address", "port", "weight", "draining", "locality", "priority"];
+const ENDPOINT_KEYS: [&str; 7] =
+    ["address", "port", "weight", "draining", "locality", "priority", direct::ALIASES_KEY];
 
 /// What a file says.
 #[derive(Default)]
@@ -142,7 +148,20 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
     let position = name.map_or(node.position, |name| name.position);
     let name = name.and_then(|node| text(node, "the service name", service_name, report));
 
-    let (addresses, address_positions) = addresses(&fields, report);
+    let is_direct = fields.get(direct::KEY).map(|node| truth(node, "`direct`", report));
+    // What is not understood may have meant it.
+    let is_direct = is_direct.is_some_and(|it| it.unwrap_or(true));
+    let (addresses, address_positions) = if is_direct && fields.get("addresses").is_none() {
+        direct::headless(&fields, report);
+        Default::default()
+    } else if fields.get("addresses").is_none() {
+        let message = "`addresses` is missing in the service: add it, or `direct: true` if clients find \
+                       its endpoints by themselves";
+        report.at(node.position, message);
+        Default::default()
+    } else {
+        addresses(&fields, report)
+    };
     let (ports, port_positions) = ports(&fields, report);
     let balancing = fields.get("load_balancing").map(|node| balancing::decode(node, report));
     let balancing = balancing.unwrap_or_default();
@@ -157,12 +176,13 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
     let access_log =
         fields.get(access_log::KEY).and_then(|node| access_log::of_service(node, report));
     let listed = listed_endpoints(&fields, report);
-    let (endpoints, endpoint_positions) = endpoints(listed, report);
+    let (endpoints, endpoint_positions, alias_positions) = endpoints(listed, report);
     Some(Located {
         file,
         service: Service {
             name: name.unwrap_or_default(),
             addresses,
+            is_direct,
             ports,
             policy: balancing.policy,
             balancing: balancing.balancing,
@@ -182,6 +202,7 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
         addresses: address_positions,
         ports: port_positions,
         endpoints: endpoint_positions,
+        aliases: alias_positions,
     })
 }
 
@@ -233,11 +254,24 @@ fn listed_endpoints<'t>(fields: &Fields<'t>, report: &mut Report<'_>) -> &'t [No
         .unwrap_or_default()
 }
 
-fn endpoints(listed: &[Node], report: &mut Report<'_>) -> (Vec<Endpoint>, Vec<Position>) {
-    listed.iter().filter_map(|node| Some((endpoint(node, report)?, node.position))).unzip()
+/// The endpoints, where each stands, and where its aliases do.
+fn endpoints(
+    listed: &[Node],
+    report: &mut Report<'_>,
+) -> (Vec<Endpoint>, Vec<Position>, HashMap<usize, Vec<Position>>) {
+    let (mut endpoints, mut positions, mut aliases) = (Vec::new(), Vec::new(), HashMap::new());
+    for node in listed {
+        let Some((endpoint, places)) = endpoint(node, report) else { continue };
+        if !places.is_empty() {
+            aliases.insert(endpoints.len(), places);
+        }
+        endpoints.push(endpoint);
+        positions.push(node.position);
+    }
+    (endpoints, positions, aliases)
 }
 
-fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<Endpoint> {
+fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<(Endpoint, Vec<Position>)> {
     const WHAT: &str = "the endpoint";
     let fields = Fields::of(node, WHAT, &ENDPOINT_KEYS, report)?;
     let address = fields
@@ -248,7 +282,9 @@ fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<Endpoint> {
     let weight = fields.get("weight").map(|node| weight(node, report));
     let draining = fields.get("draining").map(|node| truth(node, "`draining`", report));
     let place = locality::place(&fields, report);
-    Some(Endpoint {
+    let aliases = direct::aliases(&fields, report);
+    let (aliases, alias_positions) = aliases?;
+    let endpoint = Endpoint {
         address: address?,
         port: match port {
             None => None,
@@ -257,7 +293,9 @@ fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<Endpoint> {
         weight: weight.unwrap_or(Some(DEFAULT_WEIGHT))?,
         draining: draining.unwrap_or(Some(false))?,
         place: place?,
-    })
+        aliases,
+    };
+    Some((endpoint, alias_positions))
 }
 
 /// The weight of an endpoint that says none: all such endpoints count the same.
@@ -272,7 +310,7 @@ fn truth(node: &Node, what: &str, report: &mut Report<'_>) -> Option<bool> {
     choice(node, what, &[("true", true), ("false", false)], report)
 }
 
-fn number(node: &Node, what: &str, report: &mut Report<'_>) -> Option<NonZeroU16> {
+pub(crate) fn number(node: &Node, what: &str, report: &mut Report<'_>) -> Option<NonZeroU16> {
     let scalar = scalar(node, what, report)?;
     let number = report.accept(node.position, whole_number(scalar, what, 1..=u16::MAX))?;
     NonZeroU16::new(number)

@@ -32,6 +32,7 @@ mod balancing;
 mod check;
 mod decode;
 mod diagnostic;
+mod direct;
 mod drain;
 mod enrolment;
 mod fields;
@@ -59,8 +60,8 @@ pub use health_check::{HealthCheck, Http, Probe, WhenAllUnhealthy};
 pub use incremental::{Incremental, Parsed};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{
-    ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol, Rate,
-    Service,
+    Alias, ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol,
+    Rate, Service,
 };
 pub use outlier::{FailureRate, OutlierEjection};
 pub use policy::{

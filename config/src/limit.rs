@@ -28,6 +28,9 @@ pub const MAX_FRONTENDS: usize = 1_048_576;
 /// Most endpoints of one service.
 pub const MAX_ENDPOINTS_PER_SERVICE: usize = 65_535;
 
+/// Most further addresses of one endpoint: those of a dual-stack workload on a node with several addresses.
+pub const MAX_ALIASES_PER_ENDPOINT: usize = 8;
+
 /// Most endpoints in all files together: as many as the kernel tables have slots by default.
 pub const MAX_ENDPOINTS: usize = 1_048_576;
 

@@ -44,11 +44,13 @@ pub struct Enrolment {
 pub struct Service {
     /// A DNS label: 1 to 63 lower-case letters, digits and hyphens.
     pub name: String,
-    /// The addresses clients connect to; at least one, no duplicates, none of them an
-    /// IPv4-mapped IPv6 address.
+    /// The addresses clients connect to; at least one unless it is direct, no duplicates, none of them
+    /// an IPv4-mapped IPv6 address.
     pub addresses: Vec<IpAddr>,
     /// The ports clients connect to; at least one, (port, protocol) and names unique.
     pub ports: Vec<Port>,
+    /// Whether connections that clients make to its endpoints themselves are connections of the service.
+    pub is_direct: bool,
     /// How an endpoint is chosen.
     pub policy: Policy,
     /// What else there is to that.
@@ -65,7 +67,7 @@ pub struct Service {
     pub outlier_ejection: Option<OutlierEjection>,
     /// When the connections of endpoints that drain are closed; without it never.
     pub drain: Option<Drain>,
-    /// Where connections go. If there are any, at least one has a weight above 0; and if the
+    /// Where connections go. If there are any, and addresses, at least one has a weight above 0; and if the
     /// service has an IPv4 address, at least one of those is an IPv4 endpoint.
     pub endpoints: Vec<Endpoint>,
 }
@@ -96,6 +98,17 @@ pub struct Endpoint {
     pub draining: bool,
     /// Where it stands among the others, if that is said.
     pub place: Option<Place>,
+    /// Where else the same workload answers; only if the service is direct.
+    pub aliases: Box<[Alias]>,
+}
+
+/// A further address of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The address; never an IPv4-mapped IPv6 address.
+    pub address: IpAddr,
+    /// The port there; without one it is that of the endpoint.
+    pub port: Option<NonZeroU16>,
 }
 
 /// A transport protocol.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 /// What is written between two lines, or in the middle of one.
-const FRAGMENTS: [&str; 62] = [
+const FRAGMENTS: [&str; 66] = [
     "",
     " ",
     "  ",
@@ -70,6 +70,10 @@ const FRAGMENTS: [&str; 62] = [
     "  - { name: new, addresses: [127.96.9.9], ports: [{ name: p, port: 9 }] }\n",
     "  - name: new\n    addresses: [127.96.9.8]\n    ports:\n      - name: p\n        port: 8\n",
     ", weight: 7",
+    ", aliases: [{ address: 127.0.0.78 }]",
+    ", aliases: [{ address: 127.96.0.2, port: 80 }]",
+    ", direct: true",
+    "    direct: true\n",
     "{ address: 127.0.0.77 }",
     "127.96.0.1",
     "127.0.0.1",
@@ -104,6 +108,23 @@ fn service(number: usize, style: usize, endpoints: usize, indent: usize) -> Stri
             "{margin}- name: >-\n{margin}    {name}\n{margin}  addresses: [127.96.0.{number}]\n\
              {margin}  ports: [{{ name: p, port: 80 }}]\n{margin}  no_endpoint: |-\n{margin}    deny\n"
         ),
+        4 => format!(
+            "{margin}- {{ name: {name}, direct: true, ports: [{{ name: p, port: 80 }}, {{ name: q, port: 81 }}], endpoints: \
+             [{flow}] }}\n"
+        ),
+        5 => {
+            let alias = |address: usize| {
+                format!(
+                    "{{ address: 127.0.{number}.{address}, aliases: [{{ address: 'fd00::{number}:{address}', port: 30 }}] }}"
+                )
+            };
+            let aliased: Vec<String> = (1..=endpoints).map(alias).collect();
+            format!(
+                "{margin}- name: {name}\n{margin}  addresses: [127.96.0.{number}]\n{margin}  direct: true\n{margin}  \
+                 ports: [{{ name: p, port: 80 }}]\n{margin}  endpoints: [{}]\n",
+                aliased.join(", ")
+            )
+        }
         _ => format!(
             "{margin}-\n{margin}  name: {name}\n{margin}  addresses: [127.96.0.{number}]\n{margin}  ports: [{{ name: p, \
              port: 80, target_port: 81 }}]\n{margin}  endpoints: [{flow}]\n"
@@ -122,7 +143,7 @@ const TAILS: [&str; 5] = [
 
 /// A valid file.
 fn file(first: usize) -> impl Strategy<Value = String> {
-    let services = vec((0..5_usize, 0..4_usize), 1..7);
+    let services = vec((0..7_usize, 0..4_usize), 1..7);
     let styles = (select(vec![0, 2, 4]), select(&HEADS[..]), select(&TAILS[..]));
     (services, styles).prop_map(move |(services, (indent, head, tail))| {
         let services = services.into_iter().zip(first..);
@@ -157,7 +178,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         (index(), 1..9_usize, index(), any::<bool>())
             .prop_map(|(from, count, to, again)| Edit::Lines { from, count, to, again }),
         (index(), b'0'..=b'9').prop_map(|(at, digit)| Edit::Digit(at, digit)),
-        (index(), 1..30_usize, 0..5_usize, 0..3_usize).prop_map(
+        (index(), 1..30_usize, 0..7_usize, 0..3_usize).prop_map(
             |(at, number, style, endpoints)| { Edit::Service { at, number, style, endpoints } }
         ),
     ]
@@ -350,6 +371,11 @@ fn what_concerns_services_that_stay_is_an_error_with_its_place() {
         (
             "addresses: [127.96.0.4], ports: [{ name: p, port: 80 }], endpoints: [{ address: 127.96.0.1 }]",
             "is itself a frontend of service `a`",
+        ),
+        (
+            "addresses: [127.96.0.4], ports: [{ name: p, port: 80 }], direct: true, \
+             endpoints: [{ address: 127.0.0.4, aliases: [{ address: 127.96.0.1 }] }]",
+            "is a frontend of service `a`",
         ),
         (
             "addresses: [127.96.0.4], ports: [{ name: p, port: 80, target_port: 81 }], health_check: { tcp: {}, port: 80 }, \

@@ -201,7 +201,7 @@ fn wrong_shapes_are_named() {
         "services: [{}]\n",
         &[
             "1:12: the service has no `name`: add it",
-            "1:12: the service has no `addresses`: add it",
+            "1:12: `addresses` is missing in the service: add it, or",
             "1:12: the service has no `ports`: add it",
         ],
     );

@@ -156,6 +156,7 @@ fn page(rows: u32, first: u32, next: Option<u32>) -> Response {
         state: "active".to_owned(),
         reason: String::new(),
         traffic: TrafficRow::default(),
+        aliases: Vec::new(),
     };
     let rows = (first..first + rows).map(row).collect();
     Response::Worker(wire::encode(&WorkerAnswer::Endpoints { rows, next }).unwrap())

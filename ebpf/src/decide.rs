@@ -10,20 +10,23 @@
 //! 3. "Not governed" is the answer that must not be given by mistake. A frontend that is not in
 //!    force passes untouched only if a second look, from the start, finds the same.
 //!
+//! An endpoint that is asked for by its own address is an element of `FRONTENDS` like any other, and
+//! decided by the same steps; only that its table says who it is, instead of who is next ([`direct`]).
+//!
 //! A look that fails a check is taken again, [`limit::LOOKS`] times in all; then the connection is
 //! refused, never let through.
 //!
 //! Reads are taken in program order. x86-64 keeps that order; on a machine that reorders loads the
 //! reads of an implementation of [`Tables`] must be acquire loads.
 
-use holdfast_protocol::kernel::{EndpointSlot, FrontendKey, HeadWord, TableHeader, limit};
+use holdfast_protocol::kernel::{EndpointSlot, FrontendKey, HeadWord, TableHeader, limit, policy};
 
 use crate::affinity::{self, Affinities, Stay};
 use crate::client::{self, Clients};
 use crate::flow::{self, Former};
 use crate::socket::{Peer, Reach};
 use crate::table::Table;
-use crate::{choose, words};
+use crate::{choose, direct, words};
 
 /// `EPERM`: an access policy denies it.
 pub const EPERM: u16 = 1;
@@ -320,6 +323,17 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, past: &impl Past, inquiry: &mu
     if shape.endpoints == 0 {
         decision.verdict = Verdict::Refused;
         decision.errno = refusal(shape.no_endpoint_errno);
+    } else if shape.policy == policy::DIRECT {
+        let asked = flow::asked(&inquiry.key);
+        let Some((row, slot)) = direct::find(tables, &table, &asked) else {
+            return Look::Replaced;
+        };
+        inquiry.former = past.former(&inquiry.key);
+        decision.is_kept = inquiry.former.is_at(&asked);
+        decision.row = row;
+        decision.endpoint = asked;
+        decision.state = words::high(tables.slot_word(slot, words::ENDPOINT_ALIAS));
+        decision.verdict = Verdict::Sent;
     } else if !choose::is_known(shape.policy) {
         decision.verdict = Verdict::Refused;
         decision.errno = EINVAL;
@@ -356,7 +370,9 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, past: &impl Past, inquiry: &mu
         tables.remember(&key, &stay.affinity(decision.endpoint));
     }
     let is_drawn = decision.verdict == Verdict::Sent && !decision.is_kept;
-    if is_drawn && past.is_taken(&inquiry.key, &decision.endpoint) {
+    // Who asks for an endpoint gets no other one.
+    if is_drawn && shape.policy != policy::DIRECT && past.is_taken(&inquiry.key, &decision.endpoint)
+    {
         return Look::Taken;
     }
     Look::Settled

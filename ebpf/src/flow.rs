@@ -39,6 +39,13 @@ impl Former {
         Self { endpoint: *asked, row: NO_ROW, service: NO_SERVICE }
     }
 
+    /// Whether it went to `endpoint`.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_at(&self, endpoint: &Peer) -> bool {
+        self.row != NO_ROW && self.endpoint == *endpoint
+    }
+
     /// What `flow`, read as the value of `key`, says.
     #[inline(always)]
     #[must_use]

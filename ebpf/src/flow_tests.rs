@@ -12,6 +12,7 @@ use crate::decide::tests::{
     KEY, Memory, OTHER, OTHER_KEY, Race, SERVICE, Step, endpoint_slot, frontend, header, peer,
 };
 use crate::decide::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, Look, Looks, decide, look};
+use crate::direct::tests::key as direct_key;
 use crate::socket::Reach;
 
 const SOCKET: u64 = 4711;
@@ -321,4 +322,38 @@ fn hosts_during(script: &[Step]) -> HashSet<Option<u8>> {
         let next = at[last] + 1;
         at[last..].fill(next);
     }
+}
+
+#[test]
+fn a_flow_to_an_endpoint_itself_counts_once_and_is_answered_as_itself() {
+    let race = quiet(|memory| {
+        memory.direct(4, OTHER, 1, &[(1, 1), (2, 2)]);
+        memory.heads[OTHER as usize] = HeadWord::new(4, 1);
+        memory.lead(2, OTHER, 1, Frontend::FOREVER);
+    });
+    let remembered = Remembered::default();
+    let key = direct_key(2);
+    assert_eq!(what(&send_to(&race, &remembered, &key)), (Some(2), true, true, true));
+    assert_eq!((&remembered).asked_as(&peer(2)), peer(2));
+    assert_eq!(what(&send_to(&race, &remembered, &key)), (Some(2), false, false, false));
+    // Another row of a new table is not another endpoint.
+    {
+        let mut memory = race.memory.borrow_mut();
+        memory.direct(8, OTHER, 2, &[(2, 2), (3, 3)]);
+        memory.heads[OTHER as usize] = HeadWord::new(8, 2);
+    }
+    assert_eq!(what(&send_to(&race, &remembered, &key)), (Some(2), false, true, false));
+}
+
+#[test]
+fn who_asks_for_an_endpoint_gets_it_though_a_service_leads_there_too() {
+    let race = quiet(|memory| {
+        memory.direct(4, OTHER, 1, &[(1, 1), (2, 2)]);
+        memory.heads[OTHER as usize] = HeadWord::new(4, 1);
+        memory.lead(1, OTHER, 1, Frontend::FOREVER);
+    });
+    let remembered = established(&race);
+    let direct = send_to(&race, &remembered, &direct_key(1));
+    assert_eq!((what(&direct), direct.decision.retries), ((Some(1), true, true, true), 0));
+    assert_eq!((&remembered).asked_as(&peer(1)), peer(1), "it sent there last");
 }

@@ -8,6 +8,7 @@
 //! - [`policy`]: whether access policies let it pass.
 //! - [`arrival`]: what a packet that arrives is part of, for the same.
 //! - [`choose`]: which endpoint of a table, given random words.
+//! - [`direct`]: the endpoint that is asked for by its own address.
 //! - [`client`]: who a client is, for what depends on that.
 //! - [`enrol`]: which sockets are governed at all.
 //! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
@@ -32,6 +33,7 @@ pub mod arrival;
 pub mod choose;
 pub mod client;
 pub mod decide;
+mod direct;
 pub mod drain;
 pub mod enrol;
 pub mod event;

@@ -6,7 +6,7 @@
 //! price.
 
 use holdfast_protocol::kernel::endpoint::Live;
-use holdfast_protocol::kernel::{TableHeader, feature};
+use holdfast_protocol::kernel::{TableHeader, feature, policy};
 
 use crate::choose;
 use crate::decide::{Decision, Tables, endpoint};
@@ -118,6 +118,10 @@ pub fn settle<T: Tables + Places>(
 ) -> bool {
     if tables.take(decision.state, bound) {
         return true;
+    }
+    if decision.table.shape.policy == policy::DIRECT {
+        // Who asks for an endpoint gets no other one.
+        return false;
     }
     let endpoints = decision.table.shape.endpoints;
     let mut row = choose::row(tables.random(), endpoints);

@@ -74,8 +74,10 @@ fn connect(socket: &SockAddr) -> i32 {
         return PROCEED;
     };
     let caller = socket.caller();
+    let cookie = caller.cookie();
+    seats::approach(cookie);
     if !is_enrolled(caller) {
-        hf_forget(caller.context());
+        forget(caller, cookie);
         return PROCEED;
     }
     let Peer { address, port_be } = socket.peer();
@@ -95,15 +97,14 @@ fn connect(socket: &SockAddr) -> i32 {
         }
     }
     if inquiry.decision.verdict == Verdict::Sent {
-        hf_remember(caller.context(), &raw mut inquiry);
+        hf_remember(caller.context(), &raw mut inquiry, cookie);
     }
     tell_failure(caller, &inquiry);
     let decision = &inquiry.decision;
     tally(decision, 1);
     match decision.verdict {
         Verdict::Untouched => {
-            // A socket may connect again; what was remembered is of its former peer.
-            hf_forget(caller.context());
+            forget(caller, cookie);
             PROCEED
         }
         Verdict::Sent => {
@@ -114,6 +115,14 @@ fn connect(socket: &SockAddr) -> i32 {
         Verdict::Refused | Verdict::Denied | Verdict::Limited | Verdict::Unsettled => {
             refuse(decision.errno)
         }
+    }
+}
+
+/// What was remembered of a socket that connects again is of its former peer.
+#[inline(always)]
+fn forget(caller: Caller, cookie: u64) {
+    if seats::may_be_remembered(cookie) {
+        hf_forget(caller.context(), cookie);
     }
 }
 

@@ -4,7 +4,9 @@
 //! no memory. Cookies count up, so sockets that were made one after the other have different elements.
 //! A socket whose element another one has gets storage of its own from the kernel. An element that
 //! is not given back, because nobody was attached when its socket was closed, costs others just
-//! that.
+//! that. An element remembers that this has happened ([`SocketState::crowded`]), so that storage is looked for
+//! only where there can be any: nearly always a socket has none, and each call of a helper costs a
+//! connection more than all that is read of its element.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -25,6 +27,28 @@ static SOCKETS: Array<SocketState, SOCKET_COUNT> = Array::new();
 #[btf_map]
 static OVERFLOW: SkStorage<SocketState> = SkStorage::new();
 
+/// Begins to load what is remembered of the socket with this cookie. The element of a new socket is in no cache: what
+/// is done meanwhile costs nothing beside it.
+#[inline(always)]
+pub fn approach(cookie: u64) {
+    let own = own_element(cookie);
+    if !own.is_null() {
+        // SAFETY: not null, so it was looked up in this run. One load from each cache line.
+        unsafe {
+            let _line = seat(own);
+            let _line = is_crowded(own);
+        }
+    }
+}
+
+/// Whether anything may be remembered of the socket with this cookie.
+#[inline(always)]
+pub fn may_be_remembered(cookie: u64) -> bool {
+    let own = own_element(cookie);
+    // SAFETY: what is not null was looked up in this run.
+    !own.is_null() && unsafe { seat(own).is_of(cookie) || is_crowded(own) }
+}
+
 /// What is remembered of the socket with this cookie; null if nothing is.
 ///
 /// # Safety
@@ -35,8 +59,11 @@ pub unsafe fn find(cookie: u64, socket: *mut c_void) -> *mut SocketState {
     let own = own_element(cookie);
     // SAFETY: what is not null was looked up in this run; the socket is valid by the contract above.
     unsafe {
-        if !own.is_null() && seat(own).is_of(cookie) {
+        if own.is_null() || seat(own).is_of(cookie) {
             return own;
+        }
+        if !is_crowded(own) {
+            return ptr::null_mut();
         }
         let stored = storage(socket, 0);
         if !stored.is_null() && seat(stored).is_of(cookie) { stored } else { ptr::null_mut() }
@@ -66,9 +93,11 @@ pub unsafe fn claim(cookie: u64, socket: *mut c_void) -> *mut SocketState {
             return found;
         }
         let own = own_element(cookie);
-        if !own.is_null() && exchange(&raw mut (*own).seat, SeatWord::FREE.0, idle.0) {
+        if own.is_null() || exchange(&raw mut (*own).seat, SeatWord::FREE.0, idle.0) {
             return own;
         }
+        // First the mark: whoever has storage is found.
+        (&raw mut (*own).crowded).write_volatile(1);
         let stored = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
         if !stored.is_null() {
             (&raw mut (*stored).seat).write_volatile(idle.0);
@@ -86,6 +115,13 @@ pub unsafe fn claim(cookie: u64, socket: *mut c_void) -> *mut SocketState {
 pub unsafe fn seat(state: *const SocketState) -> SeatWord {
     // SAFETY: by the contract above. Others exchange the word meanwhile, hence one volatile load.
     SeatWord(unsafe { (&raw const (*state).seat).read_volatile() })
+}
+
+/// Whether a socket whose element this is may have storage of its own.
+#[inline(always)]
+unsafe fn is_crowded(element: *const SocketState) -> bool {
+    // SAFETY: callers pass an element that they looked up in this run.
+    unsafe { (&raw const (*element).crowded).read_volatile() != 0 }
 }
 
 #[inline(always)]

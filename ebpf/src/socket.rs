@@ -96,7 +96,8 @@ mod tests {
             handshake_ns: 0,
             protocol: 0,
             namespace: 0,
-            reserved: [0; 4],
+            crowded: 0,
+            reserved: [0; 3],
         }
     }
 

@@ -131,7 +131,7 @@ pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -
     0
 }
 
-/// Remembers where the socket is sent.
+/// Remembers where the socket with this cookie is sent.
 ///
 /// When the kernel has no memory for it (`net.core.optmem_max` bounds it for each socket), the
 /// connection is governed all the same: the client reaches its endpoint, and `getpeername` then shows
@@ -139,13 +139,16 @@ pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -
 /// of it. Under bounds, where its end would have to be counted, it is refused.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hf_remember(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+pub extern "C" fn hf_remember(
+    context: *mut bpf_sock_addr,
+    inquiry: *mut Inquiry,
+    cookie: u64,
+) -> u64 {
     // SAFETY: as in `hf_look`.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return 0 };
     let (key, decision) = (&inquiry.key, &mut inquiry.decision);
     let has_place = limit::has_places(decision);
-    let cookie = caller.cookie();
     // SAFETY: the socket is that of the cookie, and locked while it connects.
     let stored = unsafe { seats::claim(cookie, caller.socket().cast()) };
     if stored.is_null() {
@@ -190,15 +193,15 @@ pub extern "C" fn hf_remember(context: *mut bpf_sock_addr, inquiry: *mut Inquiry
     0
 }
 
-/// Forgets what is remembered of the socket, if anything is, and ends what is counted for it.
+/// Forgets what is remembered of the socket with this cookie, if anything is, and ends what is counted for it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hf_forget(context: *mut bpf_sock_addr) -> u64 {
+pub extern "C" fn hf_forget(context: *mut bpf_sock_addr, cookie: u64) -> u64 {
     // SAFETY: as in `hf_look`.
     let caller = unsafe { Caller::new(context) };
     // SAFETY: the socket is that of the cookie.
     unsafe {
-        let stored = seats::find(caller.cookie(), caller.socket().cast());
+        let stored = seats::find(cookie, caller.socket().cast());
         if !stored.is_null() {
             counting::forget(stored);
         }

@@ -56,12 +56,15 @@ impl Table {
     #[inline(always)]
     fn choose<T: Tables>(&self, tables: &T, first: u32) -> Option<u32> {
         let shape = self.shape;
+        if shape.endpoints == 1 {
+            return Some(0);
+        }
         let row = match shape.policy {
             policy::ROUND_ROBIN => {
                 return Some(choose::turn(tables.turn(self.service), shape.endpoints));
             }
             policy::MAGLEV => return self.look_up(tables, first),
-            policy::LEAST_CONNECTIONS if shape.endpoints > 1 => return self.lighter(tables, first),
+            policy::LEAST_CONNECTIONS => return self.lighter(tables, first),
             _ => choose::row(tables.random(), shape.endpoints),
         };
         if shape.policy != policy::WEIGHTED {

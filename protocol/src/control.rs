@@ -329,9 +329,9 @@ pub struct ServiceRow {
     pub port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// The addresses clients connect to.
+    /// The addresses clients connect to; none of a headless service.
     pub addresses: Vec<String>,
-    /// How an endpoint is chosen, as the configuration says it.
+    /// How an endpoint is chosen, as the configuration says it, and `direct` if clients may ask for one.
     pub policy: String,
     /// How many endpoints get connections.
     pub endpoints: u32,
@@ -368,6 +368,8 @@ pub struct EndpointRow {
     pub reason: String,
     /// What became of the connections that were sent to it.
     pub traffic: TrafficRow,
+    /// Where else it answers who asks for it: `127.0.0.9:30080`.
+    pub aliases: Vec<String>,
 }
 
 /// What became of connections, as the kernel counts it.

@@ -178,6 +178,9 @@ pub mod policy {
     /// Of two that are drawn, the one with fewer connections for its weight (M. Mitzenmacher, "The
     /// power of two choices in randomized load balancing", 2001).
     pub const LEAST_CONNECTIONS: u8 = 8;
+    /// None: who asks for an endpoint's own address gets that endpoint. See
+    /// [`EndpointSlot::rank`](super::EndpointSlot::rank).
+    pub const DIRECT: u8 = 16;
 }
 
 /// The first slot of a table.
@@ -327,6 +330,7 @@ pub struct EndpointSlot {
     /// Weighted: this endpoint is taken when a random word is below it, `alias` otherwise.
     pub threshold: u32,
     /// Index of the other endpoint of this row. An endpoint that fills its row alone names itself.
+    /// [`policy::DIRECT`]: index of the endpoint that answers at this address; it names itself at its own.
     pub alias: u32,
     /// Where its live state is kept, or [`EndpointSlot::NO_STATE`].
     pub state: u32,
@@ -335,6 +339,17 @@ pub struct EndpointSlot {
 impl EndpointSlot {
     /// `state` of an endpoint of which nothing is kept.
     pub const NO_STATE: u32 = 0;
+
+    /// Where an address and port (in network order) stand among the rows of a [`policy::DIRECT`] table,
+    /// which are ascending by this and all different. Its words are those of the map.
+    #[must_use]
+    pub const fn rank(address: &Address, port_be: u16) -> [u64; 3] {
+        // In a little-endian word the field with the lower offset is the lower half.
+        let [first, second, third, fourth] = *address;
+        let upper = ((second as u64) << 32) | first as u64;
+        let lower = ((fourth as u64) << 32) | third as u64;
+        [upper, lower, port_be as u64]
+    }
 }
 
 /// Bytes of a slot of `TABLES`.
@@ -358,10 +373,16 @@ pub struct ServiceRecord {
     pub port_be: u16,
     /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
     pub protocol: u8,
-    /// The family of its frontends: 4 or 6.
+    /// The family of its frontends: 4 or 6; [`ServiceRecord::DIRECT`] if they are its endpoints' own
+    /// addresses, of either family.
     pub family: u8,
     /// Always 0.
     pub reserved: u32,
+}
+
+impl ServiceRecord {
+    /// The [`Self::family`] of what leads to endpoints by their own addresses.
+    pub const DIRECT: u8 = 0;
 }
 
 /// What was counted for one service number on one CPU. No counter ever goes back while the number

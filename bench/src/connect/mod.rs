@@ -14,9 +14,9 @@
 //! - [`kernel`]: statistics, and the empty program.
 //! - [`tables`]: what was measured, as tables and targets (pure).
 
-mod backend;
-mod case;
-mod kernel;
+pub mod backend;
+pub mod case;
+pub mod kernel;
 mod place;
 mod tables;
 

@@ -29,9 +29,8 @@ fn write_page(results: &Results, out: &mut String) -> fmt::Result {
     }
     write!(
         out,
-        "<h2>Left out</h2><p>Events are not in force yet, so what they cost is not measured. Whether \
-         memory and descriptors stay flat over hours under faults is what <code>make soak</code> \
-         judges; its page is one of its own.</p>\
+        "<h2>Left out</h2><p>Whether memory and descriptors stay flat over hours under faults is what \
+         <code>make soak</code> judges; its page is one of its own.</p>\
          <h2>Again</h2><p>Made by <code>{}</code>, of the build <code>{}</code>. \
          <code>make bench</code> measures all of it, <code>holdfast-bench {{connect,…}}</code> one of \
          it.</p>",
@@ -224,7 +223,7 @@ mod tests {
             "<td class=\"bad\">missed</td>",
             "a &amp; b",
             "<svg",
-            "Events are not in force",
+            "judges; its page is one of its own",
         ] {
             assert!(page.contains(part), "no {part} in {page}");
         }

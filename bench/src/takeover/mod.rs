@@ -22,6 +22,7 @@ use holdfast_lab::random::Random;
 use holdfast_lab::supervisor::GRANTED;
 use holdfast_lab::{Lab, Supervisor};
 use holdfast_protocol::control::Status;
+use holdfast_protocol::handover::ConfigState;
 use nix::sys::signal::Signal;
 
 use self::busy::Busy;
@@ -45,8 +46,9 @@ const REST_SPREAD_US: u64 = 100_000;
 const LARGE_ENDPOINTS: u32 = 200_000;
 const LARGE_SHARE: usize = 10;
 
-/// Slots for the largest size, and as many again for what is changed.
-const MAX_SLOTS: &str = "4194304";
+/// Slots for the largest size, and for what is changed. An endpoint has a number too, of which there is one
+/// for each fourth slot; the first is nobody's, so four times as many slots as endpoints are not enough.
+const MAX_SLOTS: &str = "4259840";
 
 /// `standby.state` of a spare that is ready.
 const SHADOW: &str = "shadow";
@@ -228,6 +230,7 @@ impl Scene<'_> {
     fn end_workers(&self, kind: Kind, random: &mut Random) -> anyhow::Result<Vec<Duration>> {
         let (mut supervisor, mut log) = self.start(kind)?;
         let mut worker = open(log.granted(PATIENCE)?.pid)?;
+        self.check(&mut supervisor)?;
         let mut durations = Vec::with_capacity(self.count);
         for _ in 0..self.count {
             supervisor.wait_until("a quiet moment", |status| is_quiet(kind, status))?;
@@ -256,6 +259,7 @@ impl Scene<'_> {
     fn end_supervisors(&self, random: &mut Random) -> anyhow::Result<Vec<Duration>> {
         let (mut supervisor, mut log) = self.start(Kind::Supervisor)?;
         log.granted(PATIENCE)?;
+        self.check(&mut supervisor)?;
         let mut durations = Vec::with_capacity(self.count);
         for _ in 0..self.count {
             self.rest(random);
@@ -269,6 +273,18 @@ impl Scene<'_> {
         }
         supervisor.end(Signal::SIGTERM)?;
         Ok(durations)
+    }
+
+    /// Waits until the size is in force: figures of one that was refused would be of another.
+    fn check(&self, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+        let status = supervisor.wait_until("what becomes of the configuration", |status| {
+            status.config.state != ConfigState::Unknown
+        })?;
+        let (state, error) = (status.config.state, &status.config.error);
+        ensure!(state == ConfigState::InForce, "the configuration is not in force: {error}");
+        let services = status.services;
+        ensure!(services == self.size.services, "{services} services are in force: {}", self.size);
+        Ok(())
     }
 
     fn rest(&self, random: &mut Random) {

@@ -23,6 +23,8 @@ pub(super) struct Index {
     frontends: HashSet<u64>,
     /// How many endpoints there are.
     endpoints: usize,
+    /// How many addresses and ports endpoints are asked for at.
+    direct: usize,
 }
 
 /// What of some services has to be told apart.
@@ -31,14 +33,15 @@ struct Keys {
     names: HashSet<u64>,
     frontends: HashSet<u64>,
     endpoints: usize,
+    direct: usize,
 }
 
 impl Index {
     /// That of `services`; `None` when two different keys have the same hash.
     pub(super) fn of(services: &[Arc<Service>]) -> Option<Self> {
         let hasher = RandomState::new();
-        let Keys { names, frontends, endpoints } = keys(&hasher, services.iter())?;
-        Some(Self { hasher, names, frontends, endpoints })
+        let Keys { names, frontends, endpoints, direct } = keys(&hasher, services.iter())?;
+        Some(Self { hasher, names, frontends, endpoints, direct })
     }
 
     /// Whether the configuration stays valid when `fresh` take the places `replaced` of `services`, each
@@ -58,8 +61,9 @@ impl Index {
         };
         let frontends = self.frontends.len() - old.frontends.len() + new.frontends.len();
         let endpoints = self.endpoints - old.endpoints + new.endpoints;
+        let direct = self.direct - old.direct + new.direct;
         if self.names.len() - old.names.len() + new.names.len() > MAX_SERVICES
-            || frontends > MAX_FRONTENDS
+            || frontends + direct > MAX_FRONTENDS
             || endpoints > MAX_ENDPOINTS
             || new.names.iter().any(|key| is_taken(&self.names, &old.names, key))
             || new.frontends.iter().any(|key| is_taken(&self.frontends, &old.frontends, key))
@@ -79,20 +83,22 @@ impl Index {
         self.names.retain_apart(&old.names, new.names);
         self.frontends.retain_apart(&old.frontends, new.frontends);
         self.endpoints = endpoints;
+        self.direct = direct;
         true
     }
 
-    /// Whether a connection that `service` makes or checks with would meet a frontend.
+    /// Whether a connection that `service` makes or checks with, or that it is asked for by, would meet a
+    /// frontend.
     fn leads_to(&self, service: &Service, is_frontend: impl Fn(u64) -> bool) -> bool {
         let checked = service.health_check.as_ref().and_then(|check| check.port);
         service.endpoints.iter().any(|endpoint| {
-            let sent = service
-                .ports
-                .iter()
-                .map(|port| (endpoint.port.unwrap_or(port.target_port), port.protocol));
-            let checked = checked.map(|port| (port, Protocol::Tcp));
-            sent.chain(checked).any(|(port, protocol)| {
-                is_frontend(frontend(&self.hasher, endpoint.address, port, protocol))
+            let asked = service.ports.iter().flat_map(|port| {
+                let answers = endpoint.answers_at(port);
+                answers.map(move |(address, number)| (address, number, port.protocol))
+            });
+            let checked = checked.map(|port| (endpoint.address, port, Protocol::Tcp));
+            asked.chain(checked).any(|(address, port, protocol)| {
+                is_frontend(frontend(&self.hasher, address, port, protocol))
             })
         })
     }
@@ -151,6 +157,7 @@ fn keys<'s>(
             return None;
         }
         keys.endpoints += service.endpoints.len();
+        keys.direct += service.direct_count();
     }
     Some(keys)
 }
@@ -173,7 +180,8 @@ fn staying<'s>(
     begins.zip(ends).flat_map(|(begin, end)| &services[begin..end])
 }
 
-/// Whether an endpoint of `service` has one of `addresses`, which are sorted.
+/// Whether an endpoint of `service` answers at one of `addresses`, which are sorted.
 fn is_among(service: &Service, addresses: &[IpAddr]) -> bool {
-    service.endpoints.iter().any(|endpoint| addresses.binary_search(&endpoint.address).is_ok())
+    let is_there = |(address, _): (IpAddr, _)| addresses.binary_search(&address).is_ok();
+    service.endpoints.iter().any(|endpoint| endpoint.answers().any(is_there))
 }

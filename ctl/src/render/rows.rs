@@ -28,7 +28,11 @@ pub fn services(rows: &[ServiceRow]) -> String {
         table.push([
             Cell::new(&row.service),
             Cell::new(format_args!("{} {}/{}", row.port_name, row.port, row.protocol)),
-            Cell::new(row.addresses.join(", ")),
+            if row.addresses.is_empty() {
+                Cell::new(HEADLESS)
+            } else {
+                Cell::new(row.addresses.join(", "))
+            },
             Cell::new(&row.policy),
             if none { Cell::styled(NOTABLE, 0) } else { Cell::new(row.endpoints) },
             Cell::new(row.connections),
@@ -42,6 +46,8 @@ pub fn services(rows: &[ServiceRow]) -> String {
     table.render()
 }
 
+/// What a service without addresses has instead of them.
+const HEADLESS: &str = "headless";
 /// The state of an endpoint that gets connections.
 const ACTIVE: &str = "active";
 /// A count that is best 0.
@@ -71,7 +77,12 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
         table.push([
             Cell::new(&row.service),
             Cell::new(&row.port_name),
-            Cell::new(&row.endpoint),
+            match &row.aliases[..] {
+                [] => Cell::new(&row.endpoint),
+                aliases => {
+                    Cell::new(format_args!("{} (also {})", row.endpoint, aliases.join(", ")))
+                }
+            },
             Cell::new(row.weight),
             match &*row.reason {
                 "" if row.state == ACTIVE => Cell::new(ACTIVE),
@@ -196,6 +207,7 @@ hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs
             state: state.to_owned(),
             reason: reason.to_owned(),
             traffic: TRAFFIC,
+            aliases: Vec::new(),
         };
         let text = endpoints(&[
             row(10_000, "active", ""),

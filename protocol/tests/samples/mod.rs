@@ -134,6 +134,7 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
                     state: "unhealthy".into(),
                     reason: "answered 503".into(),
                     traffic: traffic(),
+                    aliases: vec!["127.0.0.9:30080".into()],
                 }],
                 next: None,
             },

@@ -8,7 +8,6 @@ use tokio::time::timeout;
 
 use super::keeper::Keeper;
 use crate::channel::{Channel, ChannelError};
-use crate::drift::observe::observe;
 use crate::drift::repin::repin;
 use crate::drift::{Remedy, audit};
 use crate::estate::Estate;
@@ -51,7 +50,7 @@ impl Handler<Audit> for Keeper {
 impl Keeper {
     /// Compares, says what is new, and begins what can be done. `tried` is what was done just now.
     fn audit(&mut self, tried: Option<Remedy>, ctx: &mut Context<Self>) {
-        let observed = observe(&self.estate, &self.settings.plan);
+        let observed = self.observer.observe(&self.estate, &self.settings.plan);
         let found = audit(&observed, &self.estate.manifest());
         let now = self.time(Instant::now());
         let news = self.drift.note(found, tried, now);

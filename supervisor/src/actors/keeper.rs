@@ -21,6 +21,7 @@ use super::successions::Succession;
 use super::trials::{Exposure, Proof};
 use super::vitals::Scrapes;
 use crate::channel::Channel;
+use crate::drift::observe::Observer;
 use crate::drift::{self, Book};
 use crate::estate::Estate;
 use crate::lock::Locks;
@@ -110,6 +111,7 @@ pub struct Keeper {
     pub(super) witness: Witness,
     pub(super) uninstallers: Vec<Channel>,
     pub(super) timeline: Option<Timeline>,
+    pub(super) observer: Observer,
     pub(super) drift: Book,
     pub(super) repair: Option<Repair>,
     pub(super) closings: Closings,
@@ -165,6 +167,7 @@ impl Keeper {
             witness: Witness::of_this_process(),
             uninstallers: Vec::new(),
             timeline: None,
+            observer: Observer::default(),
             drift: Book::new(jitter_seed()),
             repair: None,
             closings: Closings::default(),

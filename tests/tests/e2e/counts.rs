@@ -447,7 +447,8 @@ fn number(row: &Value, column: &str) -> u64 {
 }
 
 /// Waits until that many connections of a service are open and pending.
-fn wait_for(lab: &Lab, name: &str, expected: (u64, u64)) -> Result<(), LabError> {
+/// Waits until so many of the service's connections are open and pending.
+pub fn wait_for(lab: &Lab, name: &str, expected: (u64, u64)) -> Result<(), LabError> {
     eventually(&format!("{name} to have {expected:?} open and pending"), || {
         let traffic = traffic(lab, name).map_err(|error| error.to_string())?;
         let live = (number(&traffic, "open"), number(&traffic, "pending"));

@@ -3,7 +3,8 @@
 //! - `scene`: what most tests start from, of the library beside this.
 //! - [`traffic`], [`spread`], [`datagrams`]: connections and flows are governed, and spread as configured.
 //! - [`balancing`], [`affinity`], [`locality`]: every way of choosing an endpoint, over all families and worker kills.
-//! - [`counts`]: what becomes of a connection is counted, and nothing else.
+//! - [`counts`], [`seats`]: what becomes of a connection is counted, and nothing else, wherever it is remembered.
+//! - [`direct`]: endpoints that are asked for themselves.
 //! - [`limits`]: no more is open than is allowed, and it is spread by what is.
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
@@ -18,7 +19,8 @@
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
 //! - [`policy`]: what access policies deny.
-//! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits.
+//! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits. [`rest`]: what
+//!   is done while nothing happens.
 //! - [`instructions`]: what the kernel's verifier has to do. [`edges`]: what is too much is refused by name.
 //! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see. [`cost`]: what it costs.
 
@@ -31,6 +33,7 @@ mod control_group;
 mod cost;
 mod counts;
 mod datagrams;
+mod direct;
 mod drained;
 mod edges;
 mod ends;
@@ -57,8 +60,10 @@ mod privilege;
 mod quarantine;
 mod rejected;
 mod removal;
+mod rest;
 mod scale;
 mod scrapers;
+mod seats;
 mod snapshot;
 mod spread;
 mod standby;

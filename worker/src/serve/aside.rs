@@ -50,6 +50,10 @@ pub fn aside(service: &Service, own: &[Arc<DesiredService>]) -> Vec<Aside> {
         let number = (port.port.get().to_be(), protocol(port.protocol));
         for endpoint in &service.endpoints {
             let slot = slot(endpoint, port);
+            // Nobody chooses among the endpoints of a headless service: those that may be used are.
+            if service.is_headless() && endpoint.is_usable() {
+                continue;
+            }
             if !used.contains(&(number, slot.address, slot.port_be)) {
                 let state = state_of(endpoint);
                 let drain = service.drain.filter(|_| endpoint.draining);

@@ -8,6 +8,7 @@ use holdfast_config::{Config, Diagnostics, Incremental, Parsed, Service, Sources
 
 use super::aside::{Aside, aside};
 use super::compile::{Compiled, Summary, compile_service};
+use super::direct::{self, Settled};
 use super::health_check::checked::Checked;
 use super::tables::desired::{Desired, DesiredService};
 
@@ -22,7 +23,17 @@ pub struct Compilation {
 struct Former {
     config: Arc<Config>,
     compiled: Arc<Compiled>,
+    own: Own,
     marks: Vec<Mark>,
+}
+
+/// What services come to, each by itself: addresses that several of them have are in each.
+struct Own {
+    desired: Arc<Desired>,
+    /// Those that lead to endpoints by their own addresses.
+    direct: Vec<usize>,
+    /// Those that are other ones in the configuration, because somebody else has the address.
+    settled: Settled,
 }
 
 /// A configuration, and how it was come by.
@@ -53,11 +64,12 @@ impl Compilation {
             Some(former) if !is_whole => Parts::after(former, &config),
             _ => Parts::of(&config),
         };
-        let (compiled, marks) = parts.finish(&config, digest);
+        let former = former.map(|former| former.own.settled).unwrap_or_default();
+        let (compiled, own, marks) = parts.finish(&config, digest, &former);
         let compiled = Arc::new(compiled);
         let outcome = Outcome { compiled: Arc::clone(&compiled), is_whole };
         // A text that cannot be followed shares nothing with the next one.
-        self.former = self.texts.is_following().then_some(Former { config, compiled, marks });
+        self.former = self.texts.is_following().then_some(Former { config, compiled, own, marks });
         Ok(outcome)
     }
 }
@@ -66,6 +78,7 @@ impl Compilation {
 #[derive(Clone, Copy, Default)]
 struct Mark {
     desired: usize,
+    direct: usize,
     checked: usize,
     aside: usize,
     endpoints: usize,
@@ -74,6 +87,8 @@ struct Mark {
 /// What the services of a configuration come to, so far.
 pub(super) struct Parts {
     desired: Vec<Arc<DesiredService>>,
+    /// Those that lead to endpoints by their own addresses.
+    direct: Vec<usize>,
     checked: Vec<Checked>,
     aside: Vec<Aside>,
     /// A first one of zeros, and one for each service.
@@ -85,7 +100,8 @@ impl Parts {
         let mut marks = Vec::with_capacity(services + 1);
         marks.push(Mark::default());
         let (checked, aside) = (Vec::new(), Vec::new());
-        Self { desired: Vec::with_capacity(services), checked, aside, marks }
+        let (desired, direct) = (Vec::with_capacity(services), Vec::new());
+        Self { desired, direct, checked, aside, marks }
     }
 
     /// What all of `config` comes to.
@@ -125,12 +141,16 @@ impl Parts {
         let start = self.desired.len();
         self.desired.extend(own);
         self.checked.extend(Checked::new(Arc::clone(service), start..self.desired.len()));
+        let start = self.desired.len();
+        self.desired.extend(direct::compile(service));
+        self.direct.extend(start..self.desired.len());
         self.mark(service.endpoints.len());
     }
 
     fn mark(&mut self, endpoints: usize) {
         self.marks.push(Mark {
             desired: self.desired.len(),
+            direct: self.direct.len(),
             checked: self.checked.len(),
             aside: self.aside.len(),
             endpoints: self.end().endpoints + endpoints,
@@ -143,10 +163,12 @@ impl Parts {
 
     /// Adds what those `services` of `former` came to.
     fn take(&mut self, former: &Former, services: Range<usize>) {
-        let Former { compiled, marks, .. } = former;
+        let Former { compiled, own, marks, .. } = former;
         let (from, to) = (marks[services.start], marks[services.end]);
         let now = self.end();
-        self.desired.extend_from_slice(&compiled.desired.services[from.desired..to.desired]);
+        self.desired.extend_from_slice(&own.desired.services[from.desired..to.desired]);
+        let direct = former.own.direct[from.direct..to.direct].iter();
+        self.direct.extend(direct.map(|at| at - from.desired + now.desired));
         self.aside.extend_from_slice(&compiled.aside[from.aside..to.aside]);
         self.checked.extend(compiled.checked[from.checked..to.checked].iter().map(|checked| {
             let moved = |at: usize| at - from.desired + now.desired;
@@ -155,6 +177,7 @@ impl Parts {
         }));
         self.marks.extend(marks[services.start + 1..=services.end].iter().map(|mark| Mark {
             desired: mark.desired - from.desired + now.desired,
+            direct: mark.direct - from.direct + now.direct,
             checked: mark.checked - from.checked + now.checked,
             aside: mark.aside - from.aside + now.aside,
             endpoints: mark.endpoints - from.endpoints + now.endpoints,
@@ -163,17 +186,26 @@ impl Parts {
 
     /// All of `config`, which has the digest `digest`.
     pub(super) fn compiled(self, config: &Config, digest: String) -> Compiled {
-        self.finish(config, digest).0
+        self.finish(config, digest, &Settled::new()).0
     }
 
-    /// The same, and where each service's parts end.
-    fn finish(self, config: &Config, digest: String) -> (Compiled, Vec<Mark>) {
+    /// The same, what each service comes to by itself, and where its parts end. `former` is what came of
+    /// addresses that several of them have.
+    fn finish(
+        self,
+        config: &Config,
+        digest: String,
+        former: &Settled,
+    ) -> (Compiled, Own, Vec<Mark>) {
         let Mark { endpoints, .. } = self.end();
         let summary =
             Summary { digest, services: count(config.services.len()), endpoints: count(endpoints) };
-        let Self { desired, checked, aside, marks } = self;
+        let Self { desired, direct, checked, aside, marks } = self;
+        let own = Arc::new(Desired { services: desired });
+        let (desired, settled) = direct::settle(&own, &direct, former);
+        let own = Own { desired: own, direct, settled };
         let compiled = Compiled {
-            desired: Arc::new(Desired { services: desired }),
+            desired,
             checked,
             node: config.node.clone(),
             enrolment: config.enrolment.clone(),
@@ -182,7 +214,7 @@ impl Parts {
             access: config.access.clone(),
             summary,
         };
-        (compiled, marks)
+        (compiled, own, marks)
     }
 }
 

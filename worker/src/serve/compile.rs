@@ -70,15 +70,15 @@ pub fn compile_sources(sources: &Sources) -> Result<Compiled, Diagnostics> {
     Ok(Parts::of(&config).compiled(&config, sources.digest()))
 }
 
-/// What `config` asks of the tables: one service for each port and address family.
+/// What `config` asks of the tables: one service for each port and address family, and one for each port
+/// of a service that is direct.
 #[must_use]
 pub fn compile(config: &Config) -> Desired {
-    let node = config.node.as_ref();
-    let services = config.services.iter().flat_map(|service| compile_service(service, node));
-    Desired { services: services.collect() }
+    let desired = Parts::of(config).compiled(config, String::new()).desired;
+    Arc::unwrap_or_clone(desired)
 }
 
-/// What `service` asks of the tables.
+/// What `service` asks of the tables that endpoints are chosen from.
 pub(super) fn compile_service(
     service: &Service,
     node: Option<&Locality>,
@@ -123,7 +123,7 @@ pub fn records(service: &Service) -> impl Iterator<Item = (&Port, ServiceRecord)
     };
     let both = |port| FAMILIES.into_iter().filter(has).map(move |family| (port, family));
     let each: Vec<_> = service.ports.iter().flat_map(both).collect();
-    each.into_iter().map(|(port, family)| (port, record(service, port, family)))
+    each.into_iter().map(|(port, family)| (port, record(service, port, family as u8)))
 }
 
 /// What the ports of a service have in common in one address family. A lookup table takes milliseconds
@@ -164,19 +164,20 @@ impl<'a> Side<'a> {
 /// One port of `service` in one family.
 fn compile_port(service: &Service, port: &Port, side: &Side<'_>) -> DesiredService {
     DesiredService {
-        record: record(service, port, side.family),
+        record: record(service, port, side.family as u8),
         keys: side.addresses.iter().map(|address| key(*address, port)).collect(),
         table: table(service, port, side),
     }
 }
 
-fn record(service: &Service, port: &Port, family: Family) -> ServiceRecord {
+/// The record of `port` of `service` in that [`ServiceRecord::family`].
+pub(super) fn record(service: &Service, port: &Port, family: u8) -> ServiceRecord {
     ServiceRecord {
         service: padded(&service.name),
         port_name: padded(&port.name),
         port_be: port.port.get().to_be(),
         protocol: protocol(port.protocol),
-        family: family as u8,
+        family,
         reserved: 0,
     }
 }
@@ -219,7 +220,7 @@ pub const fn protocol(protocol: Protocol) -> u8 {
     }
 }
 
-fn errno(no_endpoint: NoEndpoint) -> u16 {
+pub(super) fn errno(no_endpoint: NoEndpoint) -> u16 {
     let errno = match no_endpoint {
         NoEndpoint::Refuse => libc::ECONNREFUSED,
         NoEndpoint::Unreachable => libc::EHOSTUNREACH,

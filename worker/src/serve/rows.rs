@@ -17,7 +17,7 @@ use super::health_check::health::{Health, Standing};
 use super::health_check::target::Verdict;
 use super::policy::estate::PolicyReader;
 use super::policy::plan;
-use super::tables::desired::{name, protocol};
+use super::tables::desired::{Table, name, protocol};
 use super::tables::maps::Counters;
 use super::tables::observe::{Lead, Observed, Programmed};
 
@@ -45,9 +45,14 @@ struct Port {
     /// One for each family that has a frontend.
     numbers: Vec<u32>,
     addresses: Vec<Address>,
-    policy: u8,
+    /// How endpoints are chosen; `None` without a family.
+    policy: Option<u8>,
+    /// Whether endpoints are asked for by their own addresses.
+    is_direct: bool,
     /// Those of both families, each once.
     endpoints: Vec<Counted>,
+    /// Those that are asked for by their own addresses.
+    direct: Vec<Counted>,
 }
 
 /// An endpoint, whether it is used, and the numbers that what is known of it is under: one for each
@@ -61,6 +66,8 @@ struct Counted {
     /// Why it is kept out; empty otherwise.
     reason: String,
     numbers: Vec<u32>,
+    /// Where else it answers.
+    aliases: Vec<SocketAddr>,
 }
 
 /// One that is not healthy.
@@ -75,7 +82,7 @@ const USED_ALL_THE_SAME: &str = "; used all the same, for want of a healthy one"
 impl Counted {
     /// One that no table has.
     const fn unused(slot: EndpointSlot, state: &'static str, reason: String) -> Self {
-        Self { slot, is_used: false, state, reason, numbers: Vec::new() }
+        Self { slot, is_used: false, state, reason, numbers: Vec::new(), aliases: Vec::new() }
     }
 }
 
@@ -99,6 +106,7 @@ impl Snapshot {
         }
         let mut ports: Vec<Port> = Vec::new();
         let mut by_record: HashMap<ServiceRecord, usize> = HashMap::new();
+        // Those that have addresses of their own.
         let mut by_number: HashMap<u32, usize> = HashMap::new();
         for service in &observed.services {
             let record = familyless(&service.record);
@@ -107,7 +115,9 @@ impl Snapshot {
                 ports.len() - 1
             });
             ports[at].add(service);
-            by_number.insert(service.number, at);
+            if service.record.family != ServiceRecord::DIRECT {
+                by_number.insert(service.number, at);
+            }
         }
         for key in observed.frontends.keys() {
             if let Some((_, Lead::To(number))) = observed.lead(key)
@@ -184,20 +194,35 @@ impl Snapshot {
 
 impl Port {
     fn new(record: ServiceRecord) -> Self {
-        let (numbers, addresses, endpoints) = (Vec::new(), Vec::new(), Vec::new());
-        Self { record, numbers, addresses, policy: policy::RANDOM, endpoints }
+        Self {
+            record,
+            numbers: Vec::new(),
+            addresses: Vec::new(),
+            policy: None,
+            is_direct: false,
+            endpoints: Vec::new(),
+            direct: Vec::new(),
+        }
     }
 
     fn add(&mut self, service: &Programmed) {
         self.numbers.push(service.number);
+        if service.record.family == ServiceRecord::DIRECT {
+            self.is_direct = true;
+            self.direct
+                .extend(service.table.iter().flat_map(|table| direct(table, &service.states)));
+            return;
+        }
+        self.policy.get_or_insert(policy::RANDOM);
         if let Some(table) = &service.table {
-            self.policy = table.policy;
+            self.policy = Some(table.policy);
             let counted = |(slot, number): (&EndpointSlot, &u32)| Counted {
                 slot: *slot,
                 is_used: true,
                 state: ACTIVE,
                 reason: String::new(),
                 numbers: Vec::from_iter((*number != EndpointSlot::NO_STATE).then_some(*number)),
+                aliases: Vec::new(),
             };
             self.endpoints.extend(table.endpoints.iter().zip(&service.states).map(counted));
         }
@@ -245,7 +270,31 @@ impl Port {
                 None => endpoints.push(counted),
             }
         }
+        // Nobody chooses among those of a headless service.
+        let is_headless = self.policy.is_none();
+        for direct in std::mem::take(&mut self.direct) {
+            let place = places.get(&(direct.slot.address, direct.slot.port_be));
+            match place.and_then(|place| endpoints.get_mut(*place)) {
+                Some(endpoint) => {
+                    endpoint.numbers.extend(direct.numbers);
+                    endpoint.aliases = direct.aliases;
+                    endpoint.is_used |= is_headless;
+                }
+                None => endpoints.push(Counted {
+                    is_used: is_headless,
+                    state: if is_headless { ACTIVE } else { STANDBY },
+                    ..direct
+                }),
+            }
+        }
         self.endpoints = endpoints;
+    }
+
+    /// How connections come to an endpoint.
+    fn policy(&self) -> String {
+        let chosen = self.policy.map(policy_name);
+        let direct = self.is_direct.then_some(policy_name(policy::DIRECT));
+        chosen.into_iter().chain(direct).collect::<Vec<_>>().join(", ")
     }
 
     fn service_row(&self, counters: &impl Counters) -> Result<ServiceRow, BpfError> {
@@ -271,7 +320,7 @@ impl Port {
             port: u16::from_be(self.record.port_be),
             protocol: protocol(self.record.protocol).to_owned(),
             addresses: self.addresses.iter().map(|address| ip(*address).to_string()).collect(),
-            policy: policy_name(self.policy).to_owned(),
+            policy: self.policy(),
             endpoints: u32::try_from(self.active()).unwrap_or(u32::MAX),
             connections,
             refused,
@@ -287,8 +336,8 @@ impl Port {
     }
 
     fn endpoint_row(&self, endpoint: &Counted, counters: &impl Counters) -> EndpointRow {
-        let Counted { slot, state, reason, numbers, .. } = endpoint;
-        let address = SocketAddr::new(ip(slot.address), u16::from_be(slot.port_be));
+        let Counted { slot, state, reason, numbers, aliases, .. } = endpoint;
+        let address = address_of(slot);
         let mut traffic = TrafficRow::default();
         for number in numbers {
             let counted = counters.endpoint_state(*number);
@@ -307,8 +356,32 @@ impl Port {
             state: (*state).to_owned(),
             reason: reason.clone(),
             traffic,
+            aliases: aliases.iter().map(SocketAddr::to_string).collect(),
         }
     }
+}
+
+/// The endpoints that are asked for by the rows of `table`, which have the numbers `states`.
+fn direct(table: &Table, states: &[u32]) -> Vec<Counted> {
+    let mut places: HashMap<usize, usize> = HashMap::new();
+    let mut endpoints: Vec<Counted> = Vec::new();
+    for (row, state) in (0..table.endpoints.len()).zip(states) {
+        let own = table.counted(row);
+        let at = *places.entry(own).or_insert(endpoints.len());
+        if at == endpoints.len() {
+            let counted = Counted::unused(table.endpoints[own], ACTIVE, String::new());
+            let numbers = Vec::from_iter((*state != EndpointSlot::NO_STATE).then_some(*state));
+            endpoints.push(Counted { numbers, ..counted });
+        }
+        if row != own {
+            endpoints[at].aliases.push(address_of(&table.endpoints[row]));
+        }
+    }
+    endpoints
+}
+
+fn address_of(slot: &EndpointSlot) -> SocketAddr {
+    SocketAddr::new(ip(slot.address), u16::from_be(slot.port_be))
 }
 
 /// The page of access policies that starts at `offset`.
@@ -384,7 +457,7 @@ fn service_bytes(row: &ServiceRow) -> usize {
 
 fn endpoint_bytes(row: &EndpointRow) -> usize {
     let texts = [&row.service, &row.port_name, &row.endpoint, &row.state, &row.reason];
-    ROW_BYTES + texts.into_iter().map(|it| it.len() + TEXT_BYTES).sum::<usize>()
+    ROW_BYTES + texts.into_iter().chain(&row.aliases).map(|it| it.len() + TEXT_BYTES).sum::<usize>()
 }
 
 const fn familyless(record: &ServiceRecord) -> ServiceRecord {
@@ -398,6 +471,7 @@ const fn policy_name(number: u8) -> &'static str {
         policy::ROUND_ROBIN => "round_robin",
         policy::MAGLEV => "maglev",
         policy::LEAST_CONNECTIONS => "least_connections",
+        policy::DIRECT => "direct",
         _ => "unknown",
     }
 }

@@ -100,7 +100,7 @@ pub fn spread(service: &Service, chosen: &[Chosen<'_>]) -> Spread {
 }
 
 /// Which features `service` uses, and what they are told.
-fn settings(service: &Service) -> (u8, Settings) {
+pub(super) fn settings(service: &Service) -> (u8, Settings) {
     let mut features = 0;
     let mut settings = Settings::NONE;
     if let Some(affinity) = service.balancing.affinity {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use holdfast_lab::load::Transport;
 use holdfast_lab::random::Random;
 use holdfast_lab::{Attempt, Target, attempt};
-use holdfast_protocol::kernel::{Address, EndpointSlot, FrontendKey, PROTOCOL_UDP};
+use holdfast_protocol::kernel::{Address, EndpointSlot, FrontendKey, PROTOCOL_UDP, policy};
 use holdfast_worker::serve::tables::desired::{Desired, Table};
 
 use crate::updates::Backends;
@@ -69,17 +69,27 @@ impl Names {
         names
     }
 
-    /// What connections by `table` come to.
-    pub fn replies(&self, table: &Table, transport: &str) -> BTreeSet<Reply> {
+    /// What connections to `key` come to that nobody sends anywhere: who is there answers.
+    fn untouched(&self, key: &FrontendKey) -> Reply {
+        self.at(&key.address, key.port_be, transport(key)).unwrap_or(Reply::Untouched)
+    }
+
+    fn at(&self, address: &Address, port_be: u16, transport: &str) -> Option<Reply> {
+        let mut names =
+            self.of.get(&SocketAddr::new(ip(address), u16::from_be(port_be)))?.split(' ');
+        let name = names.find(|name| name.starts_with(transport))?;
+        Some(Reply::From(name.to_owned()))
+    }
+
+    /// What connections to `key` by `table` come to.
+    pub fn replies(&self, table: &Table, key: &FrontendKey) -> BTreeSet<Reply> {
+        if table.policy == policy::DIRECT {
+            return BTreeSet::from([self.untouched(key)]);
+        }
         if table.endpoints.is_empty() {
             return BTreeSet::from([Reply::Denied]);
         }
-        let reply = |slot: &EndpointSlot| {
-            let address = SocketAddr::new(ip(&slot.address), u16::from_be(slot.port_be));
-            let mut names = self.of.get(&address)?.split(' ');
-            let name = names.find(|name| name.starts_with(transport))?;
-            Some(Reply::From(name.to_owned()))
-        };
+        let reply = |slot: &EndpointSlot| self.at(&slot.address, slot.port_be, transport(key));
         // Nobody answers for an address that is no backend's: whatever happens there is wrong.
         table.endpoints.iter().filter_map(reply).collect()
     }
@@ -87,8 +97,8 @@ impl Names {
     /// What connections to `key` come to that get `outcome`; nothing good, when it is not settled.
     pub fn expected(&self, key: &FrontendKey, outcome: &Outcome) -> BTreeSet<Reply> {
         match outcome {
-            Outcome::Untouched => BTreeSet::from([Reply::Untouched]),
-            Outcome::Governed(table) => self.replies(table, transport(key)),
+            Outcome::Untouched => BTreeSet::from([self.untouched(key)]),
+            Outcome::Governed(table) => self.replies(table, key),
             Outcome::Unsettled => BTreeSet::new(),
         }
     }
@@ -96,8 +106,8 @@ impl Names {
     /// What connections may come to while an update between `from` and `to` is tried.
     fn allowed(&self, from: &Desired, to: &Desired) -> Allowed {
         let reply = |desired: &Desired, key: &FrontendKey| match owner(desired, key) {
-            Some(service) => self.replies(&service.table, transport(key)),
-            None => BTreeSet::from([Reply::Untouched]),
+            Some(service) => self.replies(&service.table, key),
+            None => BTreeSet::from([self.untouched(key)]),
         };
         let both = |key: FrontendKey| {
             let mut replies = reply(from, &key);
@@ -116,7 +126,7 @@ impl Names {
     fn becomes(&self, from: &Desired, to: &Desired, key: &FrontendKey) -> BTreeSet<Reply> {
         let giver = owner(from, key).map(|service| service.record);
         let becomes = to.services.iter().find(|service| Some(service.record) == giver);
-        becomes.map_or_else(BTreeSet::new, |it| self.replies(&it.table, transport(key)))
+        becomes.map_or_else(BTreeSet::new, |it| self.replies(&it.table, key))
     }
 }
 
@@ -185,7 +195,8 @@ impl Clients {
                 // A phase may have ended meanwhile: what any of them allows is right.
                 let since = phases.lock().expect("no client panics")[begin..].to_vec();
                 let is_right = since.iter().any(|allowed| {
-                    allowed.get(&key).map_or(reply == Reply::Untouched, |it| it.contains(&reply))
+                    let untouched = || reply == names.untouched(&key);
+                    allowed.get(&key).map_or_else(untouched, |it| it.contains(&reply))
                 });
                 let mut tally = tally.lock().expect("no client panics");
                 tally.connections += 1;

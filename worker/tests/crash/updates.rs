@@ -42,12 +42,24 @@ struct Spec {
     endpoints: Vec<(usize, u16)>,
     weighted: bool,
     udp: bool,
+    /// Whether its endpoints are asked for themselves, and the backend whose address is an alias of the first.
+    direct: Option<usize>,
 }
 
 impl Spec {
     fn tcp(name: &'static str, addresses: &[&'static str], endpoints: &[usize]) -> Self {
         let endpoints = endpoints.iter().map(|number| (*number, 1)).collect();
-        Self { name, addresses: addresses.to_vec(), endpoints, weighted: false, udp: false }
+        let addresses = addresses.to_vec();
+        Self { name, addresses, endpoints, weighted: false, udp: false, direct: None }
+    }
+
+    fn direct(
+        name: &'static str,
+        addresses: &[&'static str],
+        endpoints: &[usize],
+        alias: usize,
+    ) -> Self {
+        Self { direct: Some(alias), ..Self::tcp(name, addresses, endpoints) }
     }
 
     fn udp(name: &'static str, addresses: &[&'static str], endpoints: &[usize]) -> Self {
@@ -71,11 +83,17 @@ impl Spec {
         let service = others.fold(new(self.name, first).no_endpoint("deny"), Service::at);
         let servers = if self.udp { &backends.udp } else { &backends.tcp };
         let is_dual = self.addresses.iter().any(|text| address(text).is_ipv6());
+        let service = if self.direct.is_some() { service.key("direct: true") } else { service };
+        let mut aliases = self.direct.map(|alias| {
+            let (address, port) = (servers[alias].v4().ip(), servers[alias].v4().port());
+            format!("aliases: [{{ address: {address}, port: {port} }}]")
+        });
         self.endpoints.iter().fold(service, |service, (number, weight)| {
             let server = &servers[*number];
-            let with = |service: Service, address| match self.weighted {
-                true => service.weighted(address, *weight),
-                false => service.endpoint(address),
+            let mut with = |service: Service, address| match (self.weighted, aliases.take()) {
+                (true, _) => service.weighted(address, *weight),
+                (false, Some(aliases)) => service.endpoint_with(address, &aliases),
+                (false, None) => service.endpoint(address),
             };
             let service = with(service, server.v4());
             if is_dual { with(service, server.v6()) } else { service }
@@ -116,6 +134,8 @@ fn base() -> Vec<Spec> {
         db,
         Spec::udp("dns", &["127.96.0.53"], &[0, 1]),
         Spec::tcp("both", &["127.96.0.6", "fd96::6"], &[2, 4]),
+        Spec::direct("pods", &["127.96.0.20"], &[0, 3], 5),
+        Spec::direct("peers", &["127.96.0.21", "fd96::21"], &[3, 4], 1),
     ]
 }
 
@@ -125,6 +145,8 @@ const API: usize = 1;
 const DB: usize = 2;
 const DNS: usize = 3;
 const BOTH: usize = 4;
+const PODS: usize = 5;
+const PEERS: usize = 6;
 
 fn added(mut specs: Vec<Spec>) -> Vec<Spec> {
     specs.push(Spec::tcp("new", &["127.96.1.1", "127.96.1.2"], &[0, 5]));
@@ -173,6 +195,21 @@ fn addresses_swapped(mut specs: Vec<Spec>) -> Vec<Spec> {
     specs
 }
 
+/// The second counts an endpoint that both had, and an alias of the first; an endpoint becomes an alias.
+fn given_up(mut specs: Vec<Spec>) -> Vec<Spec> {
+    specs[PODS].lead_to(&[2]);
+    specs[PODS].direct = Some(0);
+    specs[PEERS].direct = Some(5);
+    specs
+}
+
+/// Endpoints that have been asked for themselves are not any more, and others are.
+fn asked_for(mut specs: Vec<Spec>) -> Vec<Spec> {
+    specs[PODS].direct = None;
+    specs[API].direct = Some(5);
+    specs
+}
+
 fn emptied(mut specs: Vec<Spec>) -> Vec<Spec> {
     specs[DB].endpoints.clear();
     specs[DNS].endpoints.clear();
@@ -195,7 +232,7 @@ fn none_left(_: Vec<Spec>) -> Vec<Spec> {
 /// Every kind of change, alone and all at once. Each is tried in both directions, so adding is
 /// removing as well, growing is shrinking, and so on.
 pub fn all(backends: &Backends) -> Vec<Update> {
-    let edits: [(&'static str, Edit); 10] = [
+    let edits: [(&'static str, Edit); 12] = [
         ("add services", added),
         ("grow and shrink", grown_and_shrunk),
         ("reweight", reweighted),
@@ -203,6 +240,8 @@ pub fn all(backends: &Backends) -> Vec<Update> {
         ("move an address", address_moved),
         ("change addresses", addresses_changed),
         ("swap addresses", addresses_swapped),
+        ("give an endpoint up", given_up),
+        ("ask for others", asked_for),
         ("empty", emptied),
         ("everything at once", everything),
         ("remove all", none_left),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use holdfast_protocol::kernel::{Frontend, FrontendKey, ServiceRecord};
+use holdfast_protocol::kernel::{EndpointSlot, Frontend, FrontendKey, ServiceRecord, policy};
 use holdfast_worker::serve::tables::desired::{Desired, DesiredService, Label, Table};
 use holdfast_worker::serve::tables::observe::{Lead, Observed};
 use holdfast_worker::serve::tables::plan::Space as _;
@@ -29,7 +29,13 @@ pub fn outcome(observed: &Observed, key: &FrontendKey) -> Outcome {
         Some((_, Lead::Garbled)) => Outcome::Unsettled,
         Some((_, Lead::To(number))) => {
             let table = observed.published(number).and_then(|service| service.table.clone());
-            table.map_or(Outcome::Unsettled, Outcome::Governed)
+            // Who is asked for by name has to be there.
+            let is_row =
+                |slot: &EndpointSlot| (slot.address, slot.port_be) == (key.address, key.port_be);
+            let leads = |table: &Table| {
+                table.policy != policy::DIRECT || table.endpoints.iter().any(is_row)
+            };
+            table.filter(leads).map_or(Outcome::Unsettled, Outcome::Governed)
         }
     }
 }

@@ -74,7 +74,8 @@ pub enum End {
     Failed(String),
 }
 
-/// Goes from actor to actor and back: that it arrives shows that each has taken a turn.
+/// Goes from actor to actor and back, with each heartbeat and before there are any: that it arrives shows
+/// that each has taken a turn. What they do time and again, they do then.
 pub struct Pulse {
     route: Vec<Recipient<Pulse>>,
 }
@@ -208,11 +209,10 @@ impl Link {
     }
 
     fn beat(&mut self, ctx: &mut Context<Self>) {
-        if !self.conversation.is_ready() {
-            return;
+        if self.conversation.is_ready() {
+            let epoch = self.conversation.writing_epoch();
+            self.say(FromChild::Heartbeat { epoch, progress: self.progress }, ctx);
         }
-        let epoch = self.conversation.writing_epoch();
-        self.say(FromChild::Heartbeat { epoch, progress: self.progress }, ctx);
         let (tables, source) = (self.tables.clone(), self.source.clone());
         let route = vec![ctx.address().recipient(), tables.recipient(), source.recipient()];
         Pulse { route }.pass();

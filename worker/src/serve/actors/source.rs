@@ -11,12 +11,12 @@ use super::compiler::{Compiler, Text};
 use super::lifeline::{End, Link, Pulse};
 use super::tables::{Order, Tables};
 use crate::serve::Configuration;
-use crate::serve::source::POLL_INTERVAL;
 use crate::serve::source::places::{places, steps};
 use crate::serve::source::reading;
 use crate::serve::source::settling::{Change, Settling};
 use crate::serve::source::signature::{Signature, signature};
 use crate::serve::source::watcher::Watcher;
+use crate::serve::source::{BEATS_PER_POLL, POLL_INTERVAL};
 
 /// Why a worker ends whose configuration has left the directories it may read.
 const MOVED: &str = "the configuration has moved to another directory, which only a new worker may \
@@ -36,6 +36,10 @@ pub struct Source {
     /// Digest of what was passed on last, or why there was nothing.
     passed: Option<Result<String, String>>,
     reading: bool,
+    /// Whether something has changed since that began.
+    again: bool,
+    /// Heartbeats so far.
+    beats: u32,
 }
 
 /// This worker, and nobody else, writes from now on, as this epoch.
@@ -70,6 +74,8 @@ impl Source {
             signature: None,
             passed: None,
             reading: false,
+            again: false,
+            beats: 0,
         }
     }
 
@@ -122,7 +128,7 @@ impl Source {
     fn read_if_changed(&mut self, ctx: &mut Context<Self>) {
         if self.reading {
             // What is being read may be what was before this change.
-            self.notice(Change::Closed, ctx);
+            self.again = true;
         } else if self.signature.as_ref() != Some(&signature(&self.configuration.path)) {
             self.read(ctx);
         }
@@ -140,10 +146,13 @@ impl Source {
             let outside = text.is_err() && readable.lacks(path);
             Reading { signature, text, outside }
         });
-        ctx.spawn(reading.into_actor(self).map(|reading, actor, _| {
+        ctx.spawn(reading.into_actor(self).map(|reading, actor, ctx| {
             actor.reading = false;
             if let Ok(reading) = reading {
                 actor.pass_on(reading);
+            }
+            if std::mem::take(&mut actor.again) {
+                actor.read_if_changed(ctx);
             }
         }));
     }
@@ -166,9 +175,9 @@ impl Actor for Source {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.read(ctx);
+        // First the watch: whatever changes after what is read then is told of, as what it is.
         self.watch(ctx);
-        ctx.run_interval(POLL_INTERVAL, Self::poll);
+        self.read(ctx);
     }
 }
 
@@ -186,7 +195,9 @@ impl Handler<Granted> for Source {
             // Whatever is read next is passed on, also when it is what was read last.
             self.passed = None;
             self.signature = None;
-            if !self.reading {
+            // What is waited for already is not put off, and what inotify is about to tell of is read when
+            // that says so.
+            if !self.reading && !self.settling.is_waiting() {
                 self.notice(Change::Written, ctx);
             }
         }
@@ -196,7 +207,11 @@ impl Handler<Granted> for Source {
 impl Handler<Pulse> for Source {
     type Result = ();
 
-    fn handle(&mut self, pulse: Pulse, _: &mut Self::Context) {
+    fn handle(&mut self, pulse: Pulse, ctx: &mut Self::Context) {
         pulse.pass();
+        self.beats = self.beats.wrapping_add(1);
+        if self.beats.is_multiple_of(BEATS_PER_POLL) {
+            self.poll(ctx);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
 };
-use holdfast_protocol::handover::{ConfigReport, Occasion};
+use holdfast_protocol::handover::{ConfigReport, HEARTBEAT_INTERVAL, Occasion};
 
 use super::checks::{Checks, Targets};
 use super::compiler::{Compiler, Restore};
@@ -25,8 +25,12 @@ use crate::serve::telemetry::sample::Page;
 const SETTLING: Duration = Duration::from_millis(20);
 
 /// How often the cgroups and network namespaces that an enrolment or an access policy names are looked
-/// up: one that is made is known this much later at the latest. A look costs two system calls per path.
-const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
+/// up, in heartbeats: one that is made is known a second later at the latest. A look costs two system calls
+/// per path.
+const BEATS_PER_LOOK_UP: u32 = 2;
+
+/// When it is tried again to read events that cannot be read.
+const TRY_AGAIN: Duration = HEARTBEAT_INTERVAL.saturating_mul(BEATS_PER_LOOK_UP);
 
 /// How often it is looked at what becomes of connections to endpoints that may be ejected: an outlier gets
 /// connections for so much longer at most. A look reads some words of mapped memory for each endpoint.
@@ -57,6 +61,10 @@ pub struct Tables {
     is_looking: bool,
     /// The timer for endpoints that drain.
     drains: Option<SpawnHandle>,
+    /// Whether events are looked for when the heart beats next, and not before.
+    is_at_leisure: bool,
+    /// Heartbeats so far.
+    beats: u32,
 }
 
 /// Something else is on disk.
@@ -152,6 +160,8 @@ impl Tables {
             resting: None,
             is_looking: false,
             drains: None,
+            is_at_leisure: false,
+            beats: 0,
         }
     }
 
@@ -168,6 +178,8 @@ impl Tables {
             }
         }
         self.look_or_not(ctx);
+        // Somebody may want to be told by now.
+        self.tell_if_at_leisure(ctx);
         match result {
             Ok(()) => self.see_to_next(ctx),
             Err(SessionError::Refused(reason)) => self.link.do_send(End::Refused(reason)),
@@ -245,9 +257,34 @@ impl Tables {
     fn tell(&mut self, ctx: &mut Context<Self>) {
         let next = self.session.tell(Instant::now()).unwrap_or_else(|error| {
             tracing::error!(%error, "events cannot be read");
-            LOOK_UP_INTERVAL
+            Some(TRY_AGAIN)
         });
-        ctx.run_later(next, Self::tell);
+        match next {
+            Some(next) => drop(ctx.run_later(next, Self::tell)),
+            None => self.is_at_leisure = true,
+        }
+    }
+
+    fn tell_if_at_leisure(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::take(&mut self.is_at_leisure) {
+            self.tell(ctx);
+        }
+    }
+
+    /// What is looked at time and again is looked at when the heart beats: waking up for each by itself
+    /// would take more processor time than the looks.
+    fn beat(&mut self, ctx: &mut Context<Self>) {
+        self.beats = self.beats.wrapping_add(1);
+        self.tell_if_at_leisure(ctx);
+        if !self.beats.is_multiple_of(BEATS_PER_LOOK_UP) {
+            return;
+        }
+        let result = self.session.look_up_again();
+        self.after(result, ctx);
+        let result = self.session.look_at_cgroups();
+        self.after(result, ctx);
+        // Whatever questions and scrapes have looked at since.
+        self.session.let_go();
     }
 
     fn rest(&mut self, turn: u64, ctx: &mut Context<Self>) {
@@ -274,14 +311,6 @@ impl Actor for Tables {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.tell(ctx);
-        ctx.run_interval(LOOK_UP_INTERVAL, |actor, ctx| {
-            let result = actor.session.look_up_again();
-            actor.after(result, ctx);
-            let result = actor.session.look_at_cgroups();
-            actor.after(result, ctx);
-            // Whatever questions and scrapes have looked at since.
-            actor.session.let_go();
-        });
     }
 }
 
@@ -376,7 +405,8 @@ impl Handler<Survey> for Tables {
 impl Handler<Pulse> for Tables {
     type Result = ();
 
-    fn handle(&mut self, pulse: Pulse, _: &mut Self::Context) {
+    fn handle(&mut self, pulse: Pulse, ctx: &mut Self::Context) {
         pulse.pass();
+        self.beat(ctx);
     }
 }

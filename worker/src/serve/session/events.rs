@@ -10,9 +10,6 @@ use super::{Role, Session};
 use crate::serve::compile::Compiled;
 use crate::serve::tables::maps::Counters as _;
 
-/// How soon a worker that may not read events, or does not know what to do with them, looks again.
-const LATER: Duration = Duration::from_millis(200);
-
 impl Session {
     /// The access log is what `compiled` says from now on.
     pub(super) fn log_as(&mut self, compiled: &Compiled) {
@@ -21,16 +18,17 @@ impl Session {
         }
     }
 
-    /// Deals with the events that wait, for a bounded time. Returns when to look again.
+    /// Deals with the events that wait, for a bounded time. Returns when to look again; `None` when that
+    /// is soon enough with the next heartbeat, or when something has happened.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn tell(&mut self, now: Instant) -> Result<Duration, BpfError> {
-        let Role::Granted { maps, .. } = &mut self.role else { return Ok(LATER) };
+    pub fn tell(&mut self, now: Instant) -> Result<Option<Duration>, BpfError> {
+        let Role::Granted { maps, .. } = &mut self.role else { return Ok(None) };
         // They wait until it is known how they are written, or that this will not be known.
         if !self.events.is_configured() && self.latest.is_none() {
-            return Ok(LATER);
+            return Ok(None);
         }
         self.events.turn(maps, now)
     }

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use holdfast_protocol::handover::HEARTBEAT_INTERVAL;
+
 pub mod places;
 pub mod reading;
 pub mod settling;
@@ -19,4 +21,7 @@ pub mod watcher;
 /// How often the file system is asked whether something has changed that inotify did not report: a
 /// change made by another machine on a network file system, for one. One look costs a system call
 /// per file.
-pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
+pub const POLL_INTERVAL: Duration = HEARTBEAT_INTERVAL.saturating_mul(BEATS_PER_POLL);
+
+/// The same in heartbeats: a worker at rest wakes up for those, and for nothing else.
+pub const BEATS_PER_POLL: u32 = 4;

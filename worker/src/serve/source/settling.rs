@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 /// Quiet after a file was closed, made or removed, or renamed in a directory of files: the steps of one
-/// save, and the files of one deployment, follow each other faster than that. And between two readings
-/// of what is replaced over and over.
+/// save, and the files of one deployment, follow each other faster than that. And what each reading of
+/// something that is replaced over and over has to wait, once [`AT_ONCE`] are used up.
 pub const QUIET_AFTER_CLOSE: Duration = Duration::from_millis(30);
 
 /// Quiet after something was written to a file that is still open, or after a change that was found
@@ -18,6 +18,10 @@ pub const QUIET_AFTER_WRITE: Duration = Duration::from_millis(300);
 
 /// The longest that a stream of changes can put off reading.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Readings that need not wait for each other: a worker that has just read what was there when it started
+/// is no reason to put off a save, nor are two saves that happen to come together.
+const AT_ONCE: u32 = 4;
 
 /// A change on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +38,8 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settling {
     waiting: Option<Wait>,
-    /// When something was read last.
-    read: Option<Instant>,
+    /// When all readings so far will have had their [`QUIET_AFTER_CLOSE`], if each takes it after the other.
+    paid: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +52,9 @@ impl Settling {
     /// `change` was noticed at `now`. Returns when to ask [`is_settled`](Self::is_settled).
     pub fn notice(&mut self, change: Change, now: Instant) -> Instant {
         let quiet = match change {
-            Change::Replaced => self.read.map_or(Duration::ZERO, |read| {
-                (read + QUIET_AFTER_CLOSE).saturating_duration_since(now)
+            Change::Replaced => self.paid.map_or(Duration::ZERO, |paid| {
+                let ahead = paid.saturating_duration_since(now);
+                ahead.saturating_sub(QUIET_AFTER_CLOSE * (AT_ONCE - 1))
             }),
             Change::Closed => QUIET_AFTER_CLOSE,
             Change::Written => QUIET_AFTER_WRITE,
@@ -70,8 +75,9 @@ impl Settling {
     }
 
     /// It is read at `now`.
-    pub const fn reads(&mut self, now: Instant) {
-        self.read = Some(now);
+    pub fn reads(&mut self, now: Instant) {
+        let paid = self.paid.map_or(now, |paid| paid.max(now));
+        self.paid = Some(paid + QUIET_AFTER_CLOSE);
     }
 
     /// Whether a change is waiting to be read.
@@ -115,14 +121,20 @@ mod tests {
         let start = Instant::now();
         let mut settling = Settling::default();
         settling.notice(Change::Written, start);
-        assert_eq!(settling.notice(Change::Replaced, start + TICK), start + TICK);
-        assert!(settling.is_settled(start + TICK));
-        settling.reads(start + TICK);
-        let next = start + TICK + QUIET_AFTER_CLOSE;
-        assert_eq!(settling.notice(Change::Replaced, start + TICK), next);
-        assert!(!settling.is_settled(next - TICK));
-        assert!(settling.is_settled(next));
-        assert_eq!(settling.notice(Change::Replaced, next + PATIENCE), next + PATIENCE);
+        let now = start + TICK;
+        for _ in 0..AT_ONCE {
+            assert_eq!(settling.notice(Change::Replaced, now), now);
+            assert!(settling.is_settled(now));
+            settling.reads(now);
+        }
+        for readings in 1..10 {
+            let next = now + QUIET_AFTER_CLOSE * readings;
+            assert_eq!(settling.notice(Change::Replaced, now), next);
+            assert!(!settling.is_settled(next - TICK));
+            assert!(settling.is_settled(next));
+            settling.reads(next);
+        }
+        assert_eq!(settling.notice(Change::Replaced, now + PATIENCE), now + PATIENCE);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_protocol::kernel::{
     EndpointSlot, FrontendKey, LOOKUP_PER_SLOT, PROTOCOL_TCP, PROTOCOL_UDP, SETTINGS_SLOTS,
-    ServiceRecord, Settings,
+    ServiceRecord, Settings, policy,
 };
 
 /// Everything the tables should say, and nothing else.
@@ -68,6 +68,14 @@ impl Table {
         u32::try_from(self.lookup.len()).expect("a lookup table has some entries per endpoint")
     }
 
+    /// The index of the endpoint that is counted for the row `index`: itself, unless that is another address
+    /// of an endpoint that is asked for by its addresses.
+    #[must_use]
+    pub fn counted(&self, index: usize) -> usize {
+        let alias = self.endpoints[index].alias as usize;
+        if self.policy == policy::DIRECT && alias < self.endpoints.len() { alias } else { index }
+    }
+
     /// How many endpoints it has.
     #[must_use]
     pub fn endpoint_count(&self) -> u32 {
@@ -84,13 +92,16 @@ impl fmt::Display for Label<'_> {
         let record = self.0;
         write!(
             f,
-            "{}, port {} ({}/{}, IPv{})",
+            "{}, port {} ({}/{}, ",
             name(&record.service),
             name(&record.port_name),
             u16::from_be(record.port_be),
             protocol(record.protocol),
-            record.family,
-        )
+        )?;
+        match record.family {
+            ServiceRecord::DIRECT => f.write_str("direct)"),
+            family => write!(f, "IPv{family})"),
+        }
     }
 }
 

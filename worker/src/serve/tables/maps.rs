@@ -158,7 +158,7 @@ impl Maps {
         self.traffic.let_go();
         self.policy_head.let_go();
         self.policies.let_go();
-        self.event_control.let_go();
+        // A page, which is looked at with each heartbeat, stays.
     }
 
     fn protect(&mut self, writable: bool) -> Result<(), BpfError> {

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_bpf::BpfError;
 use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
 use holdfast_protocol::kernel::{
-    EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord,
+    EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord,
+    policy,
 };
 
 use super::desired::Table;
@@ -97,6 +98,11 @@ impl Model {
         match table(self, frontend.service, head) {
             Some(mut table) => {
                 states(self, frontend.service, &mut table);
+                let is_row =
+                    |it: &EndpointSlot| (it.address, it.port_be) == (key.address, key.port_be);
+                if table.policy == policy::DIRECT && !table.endpoints.iter().any(is_row) {
+                    return Outcome::Unsettled;
+                }
                 Outcome::Governed(table)
             }
             None => Outcome::Unsettled,

@@ -124,14 +124,15 @@ pub fn observe(estate: &impl Reader) -> Result<Observed, BpfError> {
 
 /// Takes the numbers out of the endpoints of `table`, which is that of the service `number`.
 pub(super) fn states(estate: &impl Reader, number: u32, table: &mut Table) -> Vec<u32> {
-    let count = estate.capacity().endpoints;
-    let take = |endpoint: &mut EndpointSlot| {
+    let (count, rows) = (estate.capacity().endpoints, 0..table.endpoints.len());
+    let take = |index: usize| {
+        let EndpointSlot { address, port_be, .. } = table.endpoints[table.counted(index)];
+        let endpoint = &mut table.endpoints[index];
         let state = std::mem::replace(&mut endpoint.state, EndpointSlot::NO_STATE);
-        let (address, port_be) = (&endpoint.address, endpoint.port_be);
-        let own = state < count && estate.endpoint(state).is_of(number, address, port_be);
+        let own = state < count && estate.endpoint(state).is_of(number, &address, port_be);
         if own { state } else { EndpointSlot::NO_STATE }
     };
-    table.endpoints.iter_mut().map(take).collect()
+    rows.map(take).collect()
 }
 
 /// The table that `head` names, if all of it is there and it is the one of `number`.

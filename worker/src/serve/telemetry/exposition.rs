@@ -111,7 +111,7 @@ mod tests {
         let mut traffic = Traffic::default();
         traffic.handshakes[3] = 1;
         let traffic = number.is_multiple_of(2).then(|| Box::new(traffic));
-        Counted { record, endpoints: 2, unhealthy: 0, ejected: 0, counters, traffic }
+        Counted { record, endpoints: 2, aliases: 0, unhealthy: 0, ejected: 0, counters, traffic }
     }
 
     fn whole(count: usize) -> (String, usize) {

@@ -3,7 +3,7 @@
 
 use holdfast_bpf::BpfError;
 use holdfast_protocol::kernel::traffic::Traffic;
-use holdfast_protocol::kernel::{HeadWord, ServiceCounters, ServiceRecord};
+use holdfast_protocol::kernel::{HeadWord, ServiceCounters, ServiceRecord, policy};
 
 use crate::serve::tables::estate::Reader;
 use crate::serve::tables::maps::Counters;
@@ -19,6 +19,8 @@ pub struct Counted {
     pub record: ServiceRecord,
     /// Endpoints in its table.
     pub endpoints: u32,
+    /// Rows of its table that are further addresses of those.
+    pub aliases: u32,
     /// Endpoints of its port that are not healthy, as far as they are checked.
     pub unhealthy: u32,
     /// Endpoints of its port that are ejected.
@@ -55,25 +57,42 @@ pub fn page<M: Reader + Counters>(maps: &M, from: u32) -> Result<Page, BpfError>
         return Ok(Page { services: Vec::new(), next });
     };
     let counters = maps.counters_from(*first, last - first + 1)?;
-    let counted = |(number, head): &(u32, HeadWord)| Counted {
-        record: maps.record(*number),
-        endpoints: endpoints(maps, *number, *head),
-        unhealthy: 0,
-        ejected: 0,
-        counters: counters[(number - first) as usize],
-        traffic: Some(maps.traffic(*number))
-            .filter(|traffic| *traffic != Traffic::default())
-            .map(Box::new),
+    let counted = |(number, head): &(u32, HeadWord)| {
+        let (endpoints, aliases) = endpoints(maps, *number, *head);
+        Counted {
+            record: maps.record(*number),
+            endpoints,
+            aliases,
+            unhealthy: 0,
+            ejected: 0,
+            counters: counters[(number - first) as usize],
+            traffic: Some(maps.traffic(*number))
+                .filter(|traffic| *traffic != Traffic::default())
+                .map(Box::new),
+        }
     };
     Ok(Page { services: published.iter().map(counted).collect(), next })
 }
 
-/// How many endpoints the table has that `head` names; none when it is not this number's.
-fn endpoints(maps: &impl Reader, number: u32, head: HeadWord) -> u32 {
-    if head.slot() >= maps.capacity().slots {
-        return 0;
+/// How many endpoints the table has that `head` names, and how many further addresses of them; none when
+/// it is not this number's.
+fn endpoints(maps: &impl Reader, number: u32, head: HeadWord) -> (u32, u32) {
+    let slots = maps.capacity().slots;
+    if head.slot() >= slots {
+        return (0, 0);
     }
     let header = slot::to_header(&maps.slot(head.slot()));
     let is_own = (header.service, header.generation) == (number, head.generation());
-    if is_own { header.endpoints } else { 0 }
+    if !is_own {
+        return (0, 0);
+    }
+    if header.policy != policy::DIRECT {
+        return (header.endpoints, 0);
+    }
+    let first = head.slot().saturating_add(1).saturating_add(header.settings);
+    let end = first.saturating_add(header.endpoints).min(slots);
+    let is_alias = |(row, index): &(u32, u32)| slot::to_endpoint(&maps.slot(*index)).alias != *row;
+    let aliases = (0..).zip(first..end).filter(is_alias).count();
+    let aliases = u32::try_from(aliases).unwrap_or(u32::MAX);
+    (header.endpoints.saturating_sub(aliases), aliases)
 }

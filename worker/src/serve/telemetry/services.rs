@@ -127,7 +127,7 @@ pub const FAMILIES: &[OfServices] = &[
     gauge(
         "holdfast_service_endpoints",
         "Endpoints of the service that get new connections.",
-        |row| row.endpoints,
+        Row::endpoints,
     ),
     gauge(
         "holdfast_service_endpoints_unhealthy",
@@ -166,8 +166,11 @@ pub const FAMILIES: &[OfServices] = &[
 pub struct Row {
     /// As they stand behind a family's name.
     pub labels: String,
-    /// The most that one of its address families has: both may use the same endpoints.
-    pub endpoints: u64,
+    /// The most that one of its address families has to choose from: both may use the same endpoints. `None`
+    /// of a headless service.
+    pub chosen: Option<u64>,
+    /// Those that may be asked for by their own addresses.
+    pub direct: u64,
     /// Of both families together.
     pub unhealthy: u64,
     /// Likewise.
@@ -176,6 +179,13 @@ pub struct Row {
     pub counters: ServiceCounters,
     /// Likewise.
     pub traffic: Cow<'static, Traffic>,
+}
+
+impl Row {
+    /// How many endpoints get connections.
+    fn endpoints(&self) -> u64 {
+        self.chosen.unwrap_or(self.direct)
+    }
 }
 
 /// The rows, as far as the maps have been read.
@@ -197,7 +207,8 @@ impl Rows {
                 let traffic = Cow::Borrowed(&NO_TRAFFIC);
                 rows.push(Row {
                     labels,
-                    endpoints: 0,
+                    chosen: None,
+                    direct: 0,
                     unhealthy: 0,
                     ejected: 0,
                     counters,
@@ -206,7 +217,10 @@ impl Rows {
                 rows.len() - 1
             });
             let row = &mut self.rows[at];
-            row.endpoints = row.endpoints.max(one.endpoints.into());
+            match one.record.family {
+                ServiceRecord::DIRECT => row.direct = one.endpoints.into(),
+                _ => row.chosen = row.chosen.max(Some(one.endpoints.into())),
+            }
             // Both families say the same of the port.
             row.unhealthy = one.unhealthy.into();
             row.ejected = one.ejected.into();
@@ -215,7 +229,7 @@ impl Rows {
                 add(row.traffic.to_mut(), traffic);
             }
             self.fill.services += 1;
-            self.fill.slots += u64::from(one.endpoints) + 1;
+            self.fill.slots += u64::from(one.endpoints) + u64::from(one.aliases) + 1;
         }
     }
 
@@ -323,11 +337,27 @@ mod tests {
         Counted {
             record,
             endpoints: u32::from(family),
+            aliases: 0,
             unhealthy: 1,
             ejected: 2,
             counters,
             traffic,
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_itself_counts_for_the_same_port() {
+        let direct = |service: &[u8]| Counted {
+            endpoints: 9,
+            aliases: 2,
+            ..counted(service, PROTOCOL_TCP, ServiceRecord::DIRECT, 7)
+        };
+        let mut found = Rows::default();
+        found.add(&[direct(b"web"), counted(b"web", PROTOCOL_TCP, 4, 3), direct(b"headless")]);
+        let [web, headless] = found.all() else { panic!("{found:?}") };
+        assert_eq!((web.counters.connections, web.traffic.established), (10, 7));
+        assert_eq!((web.endpoints(), headless.endpoints()), (4, 9));
+        assert_eq!(found.fill(), Fill { services: 3, slots: 2 * (9 + 2) + 4 + 3 });
     }
 
     #[test]
@@ -340,7 +370,7 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].labels, r#"{service="web",port_name="http",protocol="tcp"}"#);
         assert_eq!((rows[0].counters.connections, rows[0].counters.refused), (8, 2));
-        assert_eq!((rows[0].endpoints, rows[0].unhealthy, rows[0].ejected), (6, 1, 2));
+        assert_eq!((rows[0].endpoints(), rows[0].unhealthy, rows[0].ejected), (6, 1, 2));
         assert_eq!((rows[0].traffic.established, rows[1].traffic.established), (0, 7));
         assert_eq!(rows[1].labels, r#"{service="dns",port_name="http",protocol="udp"}"#);
     }

@@ -1,7 +1,7 @@
 //! Which endpoint has which number.
 //!
 //! An endpoint of a service, that is its address and port, keeps its number from one table to the next.
-//! One that stands in a table twice has one number.
+//! One that stands in a table twice, or at several addresses, has one number.
 
 use std::collections::{HashMap, HashSet};
 
@@ -44,7 +44,9 @@ impl Numbering {
             let mut known = matching.current[index].map(known).unwrap_or_default();
             numbering.number(index, service, target, &mut known, space).ok_or_else(|| {
                 let service = Label(&service.record).to_string();
-                DoesNotFit::Endpoints { service, capacity: observed.capacity.endpoints }
+                // The first number is nobody's.
+                let capacity = observed.capacity.endpoints.saturating_sub(1);
+                DoesNotFit::Endpoints { service, capacity }
             })?;
         }
         Ok(numbering)
@@ -59,7 +61,9 @@ impl Numbering {
         known: &mut HashMap<Identity, u32>,
         space: &mut impl Space,
     ) -> Option<()> {
-        for (endpoint, slot) in service.table.endpoints.iter().enumerate() {
+        for row in 0..service.table.endpoints.len() {
+            let endpoint = service.table.counted(row);
+            let slot = &service.table.endpoints[endpoint];
             let state = match known.get(&identity(slot)) {
                 Some(state) => *state,
                 None => {
@@ -102,7 +106,9 @@ impl Numbering {
 
 /// The numbers that the endpoints of `current` have.
 fn known(current: &Programmed) -> HashMap<Identity, u32> {
-    let endpoints = current.table.iter().flat_map(|table| &table.endpoints).map(identity);
+    let Some(table) = &current.table else { return HashMap::new() };
+    let counted = |row| identity(&table.endpoints[table.counted(row)]);
+    let endpoints = (0..table.endpoints.len()).map(counted);
     let numbered = endpoints.zip(current.states.iter().copied());
     numbered.filter(|(_, state)| *state != EndpointSlot::NO_STATE).collect()
 }

@@ -52,13 +52,14 @@ pub enum DoesNotFit {
     /// No endpoint number is free.
     #[error(
         "the configuration does not fit: no endpoint number is free for service {service}; the \
-         estate has {capacity}, and those of former endpoints are in use until their connections \
-         have ended. Remove endpoints, or make an estate with a larger --max-slots"
+         estate has {capacity}, one for every fourth slot, and those of former endpoints are in use \
+         until their connections have ended. Remove endpoints, or make an estate with a larger \
+         --max-slots"
     )]
     Endpoints {
         /// The first with an endpoint that got none.
         service: String,
-        /// How many the estate has.
+        /// How many the estate has for endpoints.
         capacity: u32,
     },
     /// More addresses than the estate holds.

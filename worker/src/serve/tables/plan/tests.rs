@@ -65,6 +65,31 @@ fn service(name: u8, addresses: &[u8], ports: &[u16]) -> DesiredService {
     DesiredService { record: record(name), keys, table: table(ports) }
 }
 
+/// One whose endpoints are asked for by their own addresses: those in `own`, which lead there, and those in
+/// `kept`, which lead to somebody else. Of two neighbours the second may be the other's alias.
+fn direct(name: u8, own: &[u8], kept: &[u8], aliases: u8) -> DesiredService {
+    let mut record = ServiceRecord { family: ServiceRecord::DIRECT, ..record(name) };
+    record.service[0] = b'A' + name;
+    let keys: Vec<FrontendKey> = own.iter().map(|address| key(*address)).collect();
+    let mut rows: Vec<FrontendKey> =
+        keys.iter().copied().chain(kept.iter().map(|address| key(*address))).collect();
+    rows.sort_by_key(|key| EndpointSlot::rank(&key.address, key.port_be));
+    rows.dedup();
+    let is_alias = |row: u32| row % 2 == 1 && aliases >> (row / 2 % 8) & 1 == 1;
+    let endpoint = |(row, key): (u32, &FrontendKey)| EndpointSlot {
+        address: key.address,
+        port_be: key.port_be,
+        weight: 0,
+        threshold: 0,
+        alias: if is_alias(row) { row - 1 } else { row },
+        state: EndpointSlot::NO_STATE,
+    };
+    let endpoints = (0..).zip(&rows).map(endpoint).collect();
+    let table =
+        Table { policy: policy::DIRECT, no_endpoint_errno: 111, endpoints, ..Table::default() };
+    DesiredService { record, keys, table }
+}
+
 fn desired(services: &[(u8, &[u8], &[u16])]) -> Desired {
     let services = services
         .iter()
@@ -75,12 +100,20 @@ fn desired(services: &[(u8, &[u8], &[u16])]) -> Desired {
 
 pub(in crate::serve::tables) fn any_desired() -> impl Strategy<Value = Desired> {
     let ports = prop::option::weighted(0.7, prop::collection::vec(1_u16..5, 0..4));
-    let services = prop::collection::vec(ports, NAMES as usize);
+    let shared = prop::collection::vec(0..ADDRESSES, 0..3);
+    let direct_ones = prop::option::weighted(0.3, (shared, any::<u8>()));
+    let services = prop::collection::vec((ports, direct_ones), NAMES as usize);
     let owners = prop::collection::vec(0..NAMES + 2, ADDRESSES as usize);
     (services, owners).prop_map(|(services, owners)| {
-        let wanted = (0..NAMES).zip(services).filter_map(|(name, ports)| {
+        let wanted = (0..NAMES).zip(services).filter_map(|(name, (ports, is_direct))| {
             let owned = (0..ADDRESSES).filter(|address| owners[*address as usize] == name);
-            Some(service(name, &owned.collect::<Vec<_>>(), &ports?).into())
+            let owned: Vec<u8> = owned.collect();
+            let ports = ports?;
+            let service = match is_direct {
+                Some((kept, aliases)) => direct(name, &owned, &kept, aliases),
+                None => service(name, &owned, &ports),
+            };
+            Some(service.into())
         });
         Desired { services: wanted.collect() }
     })
@@ -263,8 +296,11 @@ fn check_every_step(history: &[Model], desired: &Desired) {
             let giver_new = circle
                 && expected.is_moved()
                 && desired.services.iter().any(|service| {
+                    // One that is asked for by name refuses what it does not know.
+                    let is_direct = service.table.policy == policy::DIRECT;
                     Some(service.record) == expected.owner_before
-                        && outcome == Outcome::Governed(service.table.clone())
+                        && (outcome == Outcome::Governed(service.table.clone())
+                            || is_direct && outcome == Outcome::Unsettled)
                 });
             assert!(
                 outcome == expected.before || outcome == expected.after || giver_new,
@@ -294,7 +330,8 @@ fn check_numbers(model: &Model) {
     for service in observe(model).unwrap().services {
         let table = service.table.as_ref().expect("a published table is whole");
         assert!(service.is_numbered(), "{service:?}");
-        let endpoints = table.endpoints.iter().map(|it| (it.address, it.port_be));
+        let counted = |row| &table.endpoints[table.counted(row)];
+        let endpoints = (0..table.endpoints.len()).map(counted).map(|it| (it.address, it.port_be));
         let numbers: BTreeMap<(Address, u16), u32> =
             endpoints.clone().zip(service.states.iter().copied()).collect();
         assert!(endpoints.zip(&service.states).all(|(it, state)| numbers[&it] == *state));
@@ -308,7 +345,10 @@ fn check_endpoints(before: &Model, after: &Model) {
     for service in &was.services {
         let kept = is.published(service.number).filter(|it| it.record == service.record);
         let numbers = |service: &Programmed| -> BTreeMap<(Address, u16), u32> {
-            let endpoints = service.table.iter().flat_map(|table| table.endpoints.clone());
+            let endpoints = service.table.iter().flat_map(|table| {
+                let counted = |row| table.endpoints[table.counted(row)];
+                (0..table.endpoints.len()).map(counted)
+            });
             let states = service.states.iter().copied();
             endpoints.map(|it| (it.address, it.port_be)).zip(states).collect()
         };
@@ -601,6 +641,38 @@ fn addresses_that_change_places_lead_somewhere_at_every_step() {
     }
 }
 
+#[test]
+fn an_address_that_becomes_another_endpoints_is_one_step() {
+    let before = Desired { services: vec![direct(0, &[0, 1, 2, 3], &[], 0).into()] };
+    let after = Desired { services: vec![direct(0, &[0, 1, 2, 3], &[], 0b10).into()] };
+    let mut model = programmed(&before);
+    let history = check_transition(&mut model, &after, &mut Rest::default()).expect("fits");
+    let seen = |model: &Model| keys().map(|key| model.connect(&key)).collect::<Vec<_>>();
+    let mut states: Vec<_> = history.iter().map(seen).collect();
+    states.dedup();
+    assert_eq!(states.len(), 2, "there is nothing between the old and the new");
+    let observed = observe(&model).unwrap();
+    let states = &observed.services[0].states;
+    assert_eq!((states[0] == states[1], states[2] == states[3]), (false, true), "{states:?}");
+}
+
+#[test]
+fn an_endpoint_that_two_services_have_leads_to_the_other_without_a_gap() {
+    let before = [direct(0, &[0, 1], &[], 0).into(), direct(1, &[2], &[0, 1], 0).into()];
+    let mut model = programmed(&Desired { services: before.to_vec() });
+    let [_, other] = before;
+    let number = observe(&model).unwrap().services[1].number;
+    let after = Desired { services: vec![direct(1, &[0, 1, 2], &[], 0).into()] };
+    assert_eq!(after.services[0].table, other.table);
+    let history = check_transition(&mut model, &after, &mut Rest::default()).expect("fits");
+    for model in &history {
+        let governed = keys().take(3).map(|key| model.connect(&key));
+        assert!(governed.into_iter().all(|it| matches!(it, Outcome::Governed(_))));
+    }
+    let others = history.iter().map(|model| model.heads[number as usize]);
+    assert!(others.into_iter().all(|head| head == history[0].heads[number as usize]));
+}
+
 /// In a circle the giver is published before the move, which must not end what a dead writer had
 /// meant to end.
 #[test]
@@ -652,4 +724,12 @@ fn what_does_not_fit_is_refused_by_name() {
     let (text, error) = refused(&desired(&[(0, &all[..7], &[]), (1, &all[7..], &[])]));
     assert!(matches!(error, DoesNotFit::Frontends { capacity: 14, .. }), "{text}");
     assert!(text.contains("service b, port "), "{text}");
+    // The first of twenty endpoint numbers is nobody's.
+    let ports: Vec<u16> = (1..=20).collect();
+    let (text, error) = refused(&desired(&[(0, &[], &ports)]));
+    assert!(matches!(error, DoesNotFit::Endpoints { capacity: 19, .. }), "{text}");
+    let model = Model::new(CAPACITY);
+    let (observed, rest) = (observe(&model).unwrap(), Rest::default());
+    let fits = desired(&[(0, &[], &ports[1..])]);
+    assert!(plan(&observed, &fits, &mut rest.space(&model, &observed)).is_ok());
 }

@@ -58,7 +58,8 @@ fn a_socket_whose_place_is_taken_is_remembered_elsewhere_and_found_there() {
 
 /// A new socket that has the place of `socket`.
 fn sharing_a_place_with(socket: &UdpSocket) -> io::Result<UdpSocket> {
-    let place = |socket: &UdpSocket| Ok::<_, io::Error>(cookie(socket)? % u64::from(limit::SOCKETS));
+    let place =
+        |socket: &UdpSocket| Ok::<_, io::Error>(cookie(socket)? % u64::from(limit::SOCKETS));
     let wanted = place(socket)?;
     for _ in 0..TRIES {
         let other = UdpSocket::bind("0.0.0.0:0")?;

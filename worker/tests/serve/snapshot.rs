@@ -44,7 +44,8 @@ fn ready(
 ) -> (Worker, Vec<FromChild>, ConfigReport) {
     let worker = Worker::spawn(config);
     worker.greet_with(Occasion::Start, history, snapshot);
-    worker.offer(estate);
+    // What is read meanwhile may be tried before the offer is accepted.
+    worker.send_offer(estate);
     let mut said = Vec::new();
     let last = worker.hear_until(|message| {
         said.push(message.clone());

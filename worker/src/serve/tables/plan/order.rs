@@ -7,7 +7,8 @@
 //! When services give each other addresses in a circle, that order does not exist. Then one of them
 //! is published before it has given away what it gives, and until the move, a few microseconds
 //! later, connections to that address get the giver's new endpoints. They are governed at every
-//! instant, and every service is still wholly old or wholly new.
+//! instant, and every service is still wholly old or wholly new. A giver whose endpoints are asked for
+//! by their own addresses does not know the address any more: it is refused with `EAGAIN` until then.
 
 use std::collections::BTreeSet;
 

@@ -2,6 +2,7 @@
 //! than one value is left to [`check`](crate::check).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use crate::access_log::{self, AccessLog};
@@ -202,10 +203,7 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
     })
 }
 
-fn addresses(
-    fields: &Fields<'_>,
-    report: &mut Report<'_>,
-) -> (Vec<std::net::IpAddr>, Vec<Position>) {
+fn addresses(fields: &Fields<'_>, report: &mut Report<'_>) -> (Vec<IpAddr>, Vec<Position>) {
     non_empty(fields, "addresses", MAX_ADDRESSES_PER_SERVICE, report)
         .iter()
         .filter_map(|node| {
@@ -267,13 +265,21 @@ fn endpoints(
     (endpoints, positions, aliases)
 }
 
+/// The `address` of `what`.
+pub(crate) fn own_address(
+    fields: &Fields<'_>,
+    what: &str,
+    report: &mut Report<'_>,
+) -> Option<IpAddr> {
+    let node = fields.require("address", what, report)?;
+    let text = scalar(node, "the address", report)?;
+    report.accept(node.position, address(text))
+}
+
 fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<(Endpoint, Vec<Position>)> {
     const WHAT: &str = "the endpoint";
     let fields = Fields::of(node, WHAT, &ENDPOINT_KEYS, report)?;
-    let address = fields
-        .require("address", WHAT, report)
-        .and_then(|node| Some((node, scalar(node, "the address", report)?)))
-        .and_then(|(node, scalar)| report.accept(node.position, address(scalar)));
+    let address = own_address(&fields, WHAT, report);
     let port = fields.get("port").map(|node| number(node, "port", report));
     let weight = fields.get("weight").map(|node| weight(node, report));
     let draining = fields.get("draining").map(|node| truth(node, "`draining`", report));

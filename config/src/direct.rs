@@ -4,13 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use crate::decode::{Located, number};
+use crate::decode::{Located, number, own_address};
 use crate::diagnostic::Position;
-use crate::fields::{Fields, list, scalar};
+use crate::fields::{Fields, list};
 use crate::limit::MAX_ALIASES_PER_ENDPOINT;
 use crate::model::{Alias, Endpoint, Port, Service};
 use crate::report::Report;
-use crate::scalar::address;
 use crate::tree::Node;
 use crate::{health_check, outlier};
 
@@ -85,10 +84,7 @@ pub(crate) fn aliases(
 fn alias(node: &Node, report: &mut Report<'_>) -> Option<(Alias, Position)> {
     const WHAT: &str = "the alias";
     let fields = Fields::of(node, WHAT, &ALIAS_KEYS, report)?;
-    let address = fields
-        .require("address", WHAT, report)
-        .and_then(|node| Some((node, scalar(node, "the address", report)?)))
-        .and_then(|(node, scalar)| report.accept(node.position, address(scalar)));
+    let address = own_address(&fields, WHAT, report);
     let port = match fields.get("port") {
         None => None,
         Some(node) => Some(number(node, "port", report)?),

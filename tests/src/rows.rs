@@ -1,5 +1,7 @@
 //! What `holdfastctl` lists.
 
+use std::net::SocketAddr;
+
 use holdfast_lab::{Lab, LabError};
 use serde_json::Value;
 
@@ -23,6 +25,18 @@ pub fn rows(lab: &Lab, command: &str) -> Result<Vec<Value>, LabError> {
         Some(rows) => Ok(rows.clone()),
         None => Err(LabError::Unexpected(format!("no list: {printed}"))),
     }
+}
+
+/// What `holdfastctl endpoints` says of the endpoint of `service` at `address`.
+///
+/// # Errors
+///
+/// When there is no such endpoint, or it cannot be asked.
+pub fn endpoint_row(lab: &Lab, service: &str, address: SocketAddr) -> Result<Value, LabError> {
+    let (all, endpoint) = (rows(lab, "endpoints")?, address.to_string());
+    let row = all.iter().find(|row| row["service"] == service && row["endpoint"] == endpoint);
+    row.cloned()
+        .ok_or_else(|| LabError::Unexpected(format!("no {endpoint} of {service} in {all:?}")))
 }
 
 /// What the service `name` has counted in `column`: `connections` or `refused`.

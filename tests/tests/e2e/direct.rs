@@ -7,10 +7,11 @@ use std::thread;
 use holdfast_lab::wait::holds;
 use holdfast_lab::{Backend, Lab, LabError, Service, TestResult, eventually, isolated, render};
 use holdfast_tests::life::{Life, Restart};
-use holdfast_tests::rows::{counted, rows, services};
+use holdfast_tests::rows::{counted, endpoint_row, rows, services};
 use holdfast_tests::scrape::{METRICS, scrape};
 use serde_json::Value;
 
+use crate::events;
 use crate::scene::{FILE, WEB, mapped, put_in_force, serve, virtual_address, web};
 
 /// The access log's name.
@@ -36,15 +37,8 @@ fn text(services: &[String]) -> String {
 
 /// What is counted of the endpoint of `service` at `address`: opened, open and failed.
 fn traffic(lab: &Lab, service: &str, address: SocketAddr) -> Result<[u64; 3], LabError> {
-    let row = row(lab, service, address)?;
+    let row = endpoint_row(lab, service, address)?;
     Ok(["opened", "open", "failed"].map(|key| row["traffic"][key].as_u64().unwrap_or(u64::MAX)))
-}
-
-fn row(lab: &Lab, service: &str, address: SocketAddr) -> Result<Value, LabError> {
-    let all = rows(lab, "endpoints")?;
-    let is_it = |row: &&Value| row["service"] == service && row["endpoint"] == address.to_string();
-    let row = all.iter().find(is_it).cloned();
-    row.ok_or_else(|| LabError::Unexpected(format!("no {address} of {service}: {all:?}")))
 }
 
 /// Waits until nothing is open at any endpoint, and so everything has been counted.
@@ -57,12 +51,7 @@ fn wait_until_closed(lab: &Lab) -> Result<(), LabError> {
 
 /// The lines of the access log that are about `service`, once there are `count` of them.
 fn lines(lab: &Lab, service: &str, count: usize) -> Result<Vec<Value>, LabError> {
-    eventually("the lines", || {
-        let text = std::fs::read_to_string(lab.directory().join(LOG)).unwrap_or_default();
-        let all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let lines: Vec<Value> = all.filter(|line| line["service"] == service).collect();
-        if lines.len() >= count { Ok(lines) } else { Err(format!("{count} of {text}")) }
-    })
+    events::wait_for(&lab.directory().join(LOG), count, |line| line["service"] == service)
 }
 
 #[test]
@@ -208,8 +197,8 @@ fn a_headless_service_is_its_endpoints_also_those_that_nobody_would_choose() {
         wait_until_closed(lab)?;
         let opened = |at| traffic(lab, "db", at).map(|it| it[0]);
         assert_eq!((opened(red)?, opened(green)?, opened(blue)?), (1, 2, 1));
-        let states =
-            [red, green, blue].map(|at| row(lab, "db", at).map(|row| row["state"].clone()));
+        let states = [red, green, blue]
+            .map(|at| endpoint_row(lab, "db", at).map(|row| row["state"].clone()));
         let states: Vec<Value> = states.into_iter().collect::<Result<_, _>>()?;
         assert_eq!(states, ["active", "draining", "idle"]);
         let service = services(lab)?.remove(0);
@@ -245,7 +234,7 @@ fn an_alias_passes_to_where_it_is_and_counts_for_its_endpoint() {
         }
         wait_until_closed(lab)?;
         assert_eq!(traffic(lab, "pod", at)?, [4, 0, 0]);
-        let shown = row(lab, "pod", at)?;
+        let shown = endpoint_row(lab, "pod", at)?;
         // In the order of their addresses, in which an IPv4 one is `::ffff:` and itself.
         assert_eq!(shown["aliases"], serde_json::json!([v6.to_string(), host_port.to_string()]));
         let shown = lab.ctl(&["endpoints"])?.stdout;

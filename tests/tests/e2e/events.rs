@@ -36,7 +36,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 /// The lines once there are `count` of them that `are_wanted`.
-fn wait_for(
+pub fn wait_for(
     path: &Path,
     count: usize,
     are_wanted: impl Fn(&Value) -> bool,

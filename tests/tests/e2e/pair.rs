@@ -8,7 +8,7 @@ use holdfast_lab::wait::holds;
 use holdfast_lab::{
     Attempt, Backend, Lab, LabError, Service, Supervisor, Target, attempt, eventually, render,
 };
-use holdfast_tests::rows::rows;
+use holdfast_tests::rows::endpoint_row;
 use holdfast_tests::scrape::METRICS;
 use serde_json::Value;
 
@@ -45,10 +45,7 @@ pub fn start(lab: &Lab, services: &[Service]) -> Result<Supervisor, LabError> {
 
 /// What `holdfastctl` says of the endpoint `number` of `service`.
 pub fn row(lab: &Lab, service: &str, number: u8) -> Result<Value, LabError> {
-    let endpoint = at(number, PORT).to_string();
-    let all = rows(lab, "endpoints")?;
-    let row = all.iter().find(|row| row["service"] == service && row["endpoint"] == endpoint);
-    row.cloned().ok_or_else(|| LabError::Unexpected(format!("no {endpoint} in {all:?}")))
+    endpoint_row(lab, service, at(number, PORT))
 }
 
 /// Every connection to `address` reaches the backend called `name`.

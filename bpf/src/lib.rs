@@ -7,6 +7,7 @@
 //! - [`command`]: the system call, its error and the attribute structs.
 //! - [`object`]: what maps, programs and links have in common: info, pins, ids.
 //! - [`link`]: attaching a program to a cgroup, replacing it, letting go.
+//! - [`array`]: elements of array maps, many at once.
 //! - [`map`]: elements of hash and per-CPU maps, one by one and in batches.
 //! - [`mapped`]: array maps in this process's memory.
 //! - [`ring`]: a ring buffer in this process's memory.
@@ -17,6 +18,7 @@
 //! Struct layouts and command numbers are those of the kernel's `include/uapi/linux/bpf.h`; fields
 //! are never reordered there, only appended.
 
+pub mod array;
 pub mod command;
 pub mod link;
 pub mod map;

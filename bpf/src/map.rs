@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::array::lookup_from;
 use crate::command::{BpfError, Command, attr, bpf};
 use crate::mapped::Plain;
 use crate::object::{MapInfo, map_info, raw};
@@ -188,37 +189,7 @@ impl<V: Plain> PerCpuArray<V> {
     ///
     /// When the kernel refuses.
     pub fn lookup_from(&self, first: u32, count: u32) -> Result<Vec<V>, BpfError> {
-        let mut keys = Vec::<u32>::with_capacity(count as usize);
-        let mut values = Vec::<V>::with_capacity(count as usize * self.cpus);
-        // The kernel goes on behind the element it is told (`generic_map_lookup_batch`).
-        let before = first.checked_sub(1);
-        let mut next = 0_u32;
-        let mut attribute = attr::Batch {
-            in_batch: before.as_ref().map_or(0, |before| std::ptr::from_ref(before) as u64),
-            out_batch: std::ptr::from_mut(&mut next) as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count,
-            map_fd: raw(self.fd.as_fd()),
-            ..attr::Batch::default()
-        };
-        // SAFETY: both vectors have room for `count` elements, of which a value is one `V` per possible
-        // CPU, and the two positions are live words.
-        let answer = unsafe { bpf(Command::MapLookupBatch, &mut attribute) };
-        if answer < 0 {
-            let error = BpfError::last(Command::MapLookupBatch, &self.info.name);
-            // The end of the array was reached, which is no error when everything is there.
-            if !error.is_not_found() {
-                return Err(error);
-            }
-        }
-        if attribute.count != count {
-            let why = format!("{} of {count} elements from {first} on", attribute.count);
-            return Err(BpfError::invalid("read", &*self.info.name, why));
-        }
-        // SAFETY: the kernel wrote this many values.
-        unsafe { values.set_len(count as usize * self.cpus) };
-        Ok(values)
+        lookup_from(self.fd.as_fd(), &self.info.name, first, count, self.cpus)
     }
 
     /// Sets element `index` to `value` on every CPU.
@@ -246,7 +217,7 @@ impl<V: Plain> PerCpuArray<V> {
     }
 }
 
-fn checked_info<K: Plain, V: Plain>(fd: BorrowedFd<'_>) -> Result<MapInfo, BpfError> {
+pub(crate) fn checked_info<K: Plain, V: Plain>(fd: BorrowedFd<'_>) -> Result<MapInfo, BpfError> {
     let info = map_info(fd)?;
     let found = (info.shape.key_bytes as usize, info.shape.value_bytes as usize);
     let expected = (size_of::<K>(), size_of::<V>());

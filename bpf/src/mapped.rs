@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::{
     EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters,
-    ServiceRecord, TableHeader,
+    ServiceRecord, SocketState, TableHeader,
     endpoint::EndpointState,
     event::{Event, EventControl},
     traffic::Traffic,
@@ -39,7 +39,7 @@ macro_rules! plain {
 
 plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
 plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, EndpointState, Traffic);
-plain!([u8; 32], Cell, PolicyCounters, EventControl, Event);
+plain!([u8; 32], Cell, PolicyCounters, EventControl, Event, SocketState);
 
 /// The `T` that `bytes` begin with; `None` if there are too few.
 #[must_use]

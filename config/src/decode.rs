@@ -9,6 +9,7 @@ use crate::access_log::{self, AccessLog};
 use crate::balancing;
 use crate::diagnostic::Position;
 use crate::direct;
+use crate::drain;
 use crate::enrolment;
 use crate::fields::{Fields, list, scalar};
 use crate::health_check;
@@ -70,7 +71,7 @@ const FILE_KEYS: [&str; 7] = [
     policy::decode::KEYS[1],
     policy::decode::INBOUND_KEY,
 ];
-const SERVICE_KEYS: [&str; 11] = [
+const SERVICE_KEYS: [&str; 12] = [
     "name",
     "addresses",
     direct::KEY,
@@ -78,6 +79,7 @@ const SERVICE_KEYS: [&str; 11] = [
     "load_balancing",
     health_check::KEY,
     outlier::KEY,
+    drain::KEY,
     "no_endpoint",
     "limits",
     access_log::KEY,
@@ -169,6 +171,7 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
     let checked_at = health_check.as_ref().map(|decoded| decoded.position);
     let outlier = fields.get(outlier::KEY).and_then(|node| outlier::decode(node, report));
     let outlier_at = outlier.as_ref().map(|decoded| decoded.position);
+    let drain = fields.get(drain::KEY).and_then(|node| drain::decode(node, report));
     let no_endpoint = fields.get("no_endpoint").and_then(|node| no_endpoint(node, report));
     let limits = fields.get("limits").and_then(|node| limits(node, report));
     let access_log =
@@ -186,6 +189,7 @@ pub(crate) fn service(node: &Node, file: usize, report: &mut Report<'_>) -> Opti
             balancing: balancing.balancing,
             health_check: health_check.map(|decoded| decoded.check),
             outlier_ejection: outlier.map(|decoded| decoded.ejection),
+            drain,
             no_endpoint: no_endpoint.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
             access_log,

@@ -16,7 +16,7 @@
 //!
 //! In reading order: [`read`] turns a path into [`Sources`]; `tree` turns text into nodes that know
 //! where they stand; `decode` turns nodes into services with the help of `fields` and `scalar`;
-//! `balancing` is what `load_balancing` says, `health_check` the key of that name, `outlier` that of `outlier_ejection`, `policy` what access
+//! `balancing` is what `load_balancing` says, `health_check` the key of that name, `outlier` that of `outlier_ejection`, `drain` that of its own name, `policy` what access
 //! policies say, `access_log` both, and `enrolment` what stands beside the services, `once` for all files; `check` compares
 //! services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
@@ -33,6 +33,7 @@ mod check;
 mod decode;
 mod diagnostic;
 mod direct;
+mod drain;
 mod enrolment;
 mod fields;
 mod health_check;
@@ -54,6 +55,7 @@ mod tree;
 pub use access_log::{AccessLog, LogEntries, LogEvent, LogFormat, Sample};
 pub use balancing::{Affinity, Balancing, ClientBy, TABLE_SIZES};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use drain::Drain;
 pub use health_check::{HealthCheck, Http, Probe, WhenAllUnhealthy};
 pub use incremental::{Incremental, Parsed};
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};

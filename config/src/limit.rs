@@ -91,6 +91,9 @@ pub const MIN_EJECTION_TIME: Duration = Duration::from_secs(1);
 /// Longest ejection.
 pub const MAX_EJECTION_TIME: Duration = Duration::from_secs(24 * 3600);
 
+/// Longest time after which the connections of an endpoint that drains are closed.
+pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(24 * 3600);
+
 /// Deepest nesting. The language itself nests six deep.
 pub const MAX_DEPTH: usize = 16;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::access_log::{AccessLog, LogEntries};
 use crate::balancing::{Balancing, ClientBy};
+use crate::drain::Drain;
 use crate::health_check::HealthCheck;
 use crate::locality::{Locality, Place};
 use crate::outlier::OutlierEjection;
@@ -64,6 +65,8 @@ pub struct Service {
     pub health_check: Option<HealthCheck>,
     /// When endpoints are kept out because connections to them failed; without it never.
     pub outlier_ejection: Option<OutlierEjection>,
+    /// When the connections of endpoints that drain are closed; without it never.
+    pub drain: Option<Drain>,
     /// Where connections go. If there are any, and addresses, at least one has a weight above 0; and if the
     /// service has an IPv4 address, at least one of those is an IPv4 endpoint.
     pub endpoints: Vec<Endpoint>,

@@ -9,6 +9,7 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set,
 };
 use aya_ebpf::programs::{SockContext, SockOpsContext};
+use holdfast_ebpf::drain;
 use holdfast_ebpf::event;
 use holdfast_ebpf::lifecycle::{self, Carried, Event, Outcome, Step};
 use holdfast_ebpf::socket::Peer;
@@ -67,9 +68,27 @@ pub fn tcp(context: &SockOpsContext) {
             moment.source = own_address(raw);
             // The kernel keeps eight times the time (`tcp_sock.srtt_us`).
             moment.smoothed_rtt_us = (&raw const (*raw).srtt_us).read_volatile() >> 3;
+            if event == Event::Closed {
+                moment.last_state = drain::last_state(former, is_overdue(stored, moment.at_ns));
+            }
         }
         let _done = advance(stored, event, &moment);
     }
+}
+
+/// Whether the endpoint of `stored` has drained long enough for its connections to be closed.
+///
+/// # Safety
+///
+/// `stored` points into a map value that the program looked up in this run.
+#[inline(always)]
+unsafe fn is_overdue(stored: *const SocketState, now_ns: u64) -> bool {
+    // SAFETY: by the contract above.
+    let number = unsafe { (&raw const (*stored).endpoint).read_volatile() };
+    let Some(endpoint) = maps::endpoint(number) else { return false };
+    // SAFETY: looked up in this run. A worker stores the word meanwhile, hence one volatile load.
+    let closes_ns = unsafe { (&raw const (*endpoint).closes_ns).read_volatile() };
+    closes_ns != 0 && closes_ns <= now_ns
 }
 
 /// Has the kernel tell when the socket's state changes, beside what others have asked it for.

@@ -16,6 +16,7 @@
 //! - [`affinity`]: which endpoint a client stays with.
 //! - [`lifecycle`]: what happens to a connection after `connect(2)`, and what is counted for it.
 //! - [`event`]: which events are told of it.
+//! - [`drain`]: what is closed because its endpoint has drained long enough.
 //! - [`limit`], [`rate`]: bounds on what is open and pending, and on what begins in a second.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
@@ -33,6 +34,7 @@ pub mod choose;
 pub mod client;
 pub mod decide;
 mod direct;
+pub mod drain;
 pub mod enrol;
 pub mod event;
 pub mod flow;

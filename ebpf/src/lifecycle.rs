@@ -163,6 +163,13 @@ pub const fn release_event(is_tcp: bool, state: u32) -> Event {
     if is_tcp && state != CLOSE { Event::Abandoned } else { Event::Released }
 }
 
+/// Whether a connection that closes coming from `state` has ended both its streams, or its own.
+#[inline(always)]
+#[must_use]
+pub const fn has_ended_in_order(state: u32) -> bool {
+    matches!(state, FIN_WAIT2 | LAST_ACK | CLOSING)
+}
+
 /// What a closed TCP connection has carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
@@ -181,7 +188,7 @@ impl Carried {
     #[inline(always)]
     #[must_use]
     pub const fn by(state: u32, acknowledged: u64, received: u64, retransmits: u32) -> Self {
-        let own_end = matches!(state, FIN_WAIT2 | LAST_ACK | CLOSING) as u64;
+        let own_end = has_ended_in_order(state) as u64;
         let peers_end = matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING) as u64;
         Self {
             sent: acknowledged.saturating_sub(1 + own_end),

@@ -95,8 +95,9 @@ mod tests {
             cgroup: 0,
             handshake_ns: 0,
             protocol: 0,
+            namespace: 0,
             crowded: 0,
-            reserved: [0; 4],
+            reserved: [0; 3],
         }
     }
 

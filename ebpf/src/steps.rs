@@ -13,6 +13,7 @@ use holdfast_ebpf::client::Clients as _;
 use holdfast_ebpf::decide::{
     Decision, EAGAIN, ECONNREFUSED, Inquiry, Look, Looks, NoPast, Verdict, look,
 };
+use holdfast_ebpf::drain;
 use holdfast_ebpf::event;
 use holdfast_ebpf::flow::{self, FlowPast};
 use holdfast_ebpf::limit;
@@ -175,6 +176,9 @@ pub extern "C" fn hf_remember(
             (&raw mut (*stored).cgroup).write_volatile(caller.cgroup());
             (&raw mut (*stored).handshake_ns).write_volatile(0);
             (&raw mut (*stored).protocol).write_volatile(u64::from(key.protocol));
+        }
+        if drain::is_closed(decision) {
+            (&raw mut (*stored).namespace).write_volatile(caller.network_namespace());
         }
         if event::has(told, kind::SENT).0 {
             let moment = Moment::at(bpf_ktime_get_ns());

@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::str::FromStr;
 
-use holdfast_protocol::handover::{ConfigReport, FromChild, Offer, ToChild};
+use holdfast_protocol::handover::{Closed, ConfigReport, FromChild, Offer, ToChild};
 use holdfast_protocol::wire::{self, MAX_PACKET_BYTES};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -60,6 +60,7 @@ messages! {
     Said of FromChild {
         Welcome, Accepted, Refused, Ready, Released, Granted, Heartbeat, Config, Answer, Offer,
         Repaired, Cleared, Trying, Kept, NotKept, SnapshotUnusable,
+        Overdue, Closed,
     }
 }
 
@@ -190,6 +191,8 @@ pub fn sample(said: Said) -> FromChild {
         Said::Kept => FromChild::Kept { digest: "ab".repeat(32) },
         Said::NotKept => FromChild::NotKept { reason: "no space".to_owned() },
         Said::SnapshotUnusable => FromChild::SnapshotUnusable { reason: "damaged".to_owned() },
+        Said::Overdue => FromChild::Overdue { endpoints: 1 },
+        Said::Closed => FromChild::Closed(Closed { closed: 3, ..Closed::default() }),
     }
 }
 

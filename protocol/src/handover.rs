@@ -27,6 +27,9 @@
 //!
 //! With the loader the estate travels the other way: `Hello`, then `Offer`s from the loader, each
 //! answered by `Accept`; or, when it was told to clear, one or more `Cleared`.
+//!
+//! A granted worker may say `Overdue` at any time. The closer, which the supervisor then starts, hears `Hello`,
+//! answers `Welcome`, hears one `Offer` of the few maps it needs, and ends with `Closed`, or `Refused`.
 
 pub mod snapshot;
 mod vitals;
@@ -231,6 +234,25 @@ pub enum FromChild {
         /// Why, for people.
         reason: String,
     },
+    /// The time of draining endpoints has come, and they have connections. Which ones is for the maps to
+    /// say: this closes nothing by itself.
+    Overdue {
+        /// How many endpoints.
+        endpoints: u32,
+    },
+    /// From whoever was to close them: done.
+    Closed(Closed),
+}
+
+/// What became of the connections of endpoints that had drained long enough.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Connections that were closed.
+    pub closed: u64,
+    /// Connections that were found in the maps and could not be closed.
+    pub left: u64,
+    /// Why some were left, for people; at most [`MAX_TEXT_BYTES`].
+    pub reason: String,
 }
 
 /// A part of the estate on its way.

@@ -230,6 +230,8 @@ pub mod feature {
     /// Which of its connections the access log has, in its [`Settings`](super::Settings); without it, as
     /// for all services that do not say.
     pub const EVENTS: u8 = 1 << 3;
+    /// Connections to an endpoint that drains too long are closed: where their sockets are is remembered.
+    pub const DRAIN: u8 = 1 << 6;
 }
 
 /// How a service's clients are told apart.

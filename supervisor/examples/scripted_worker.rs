@@ -10,6 +10,7 @@
 //! | `stuck` | reports no progress |
 //! | `flood` | never stops talking |
 //! | `linger` | outlives its supervisor |
+//! | `overdue` | says with each heartbeat that the time of endpoints has come |
 //! | `once` | empties the script, so that who reads it next does nothing wrong |
 //!
 //! With a message that it reads, it can only end, stop, or be short of descriptors.
@@ -56,6 +57,7 @@ fn main() {
             let peer = Peer::new(channel, Path::new(&option("--config")));
             Worker { peer, epoch: 0, progress: 0 }.serve();
         }
+        "close" => close(&mut Peer::new(channel, Path::new(&format!("{}.script", arguments[0])))),
         verb => {
             let mut peer = Peer::new(channel, Path::new(&format!("{}.script", arguments[0])));
             let place = (option("--instance"), option("--bpffs").into(), option("--cgroup").into());
@@ -190,6 +192,9 @@ impl Worker {
                 self.progress += 1;
             }
             self.say(&FromChild::Heartbeat { epoch: self.epoch, progress: self.progress });
+            if self.is("overdue") && self.epoch > 0 {
+                self.say(&sample(Said::Overdue));
+            }
         }
     }
 
@@ -203,7 +208,7 @@ impl Worker {
                 self.epoch = epoch;
                 self.say(&FromChild::Granted { epoch });
                 self.say(&FromChild::Config(self.report()));
-                for news in [Said::Kept, Said::NotKept, Said::SnapshotUnusable] {
+                for news in [Said::Kept, Said::NotKept, Said::SnapshotUnusable, Said::Overdue] {
                     if self.peer.plans(news.name()) {
                         self.say(&sample(news));
                     }
@@ -275,6 +280,14 @@ fn load(peer: &mut Peer, place: Place) {
     peer.say(&FromChild::Offer(offer), &[map.as_fd(), link.as_fd()]);
     let accepted = await_word(peer);
     assert!(matches!(accepted, ToChild::Accept { .. }), "{accepted:?}");
+}
+
+fn close(peer: &mut Peer) {
+    greet(peer);
+    let offer = await_word(peer);
+    assert!(matches!(offer, ToChild::Offer(_)), "{offer:?}");
+    let word = if peer.is("refuse") { Said::Refused } else { Said::Closed };
+    peer.say(&sample(word), &[]);
 }
 
 fn greet(peer: &mut Peer) {

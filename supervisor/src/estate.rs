@@ -147,6 +147,14 @@ impl Estate {
             .collect()
     }
 
+    /// Those of the maps called `names` that there are, in that order, as one packet.
+    #[must_use]
+    pub fn offer_of(&self, names: &[&str]) -> (Offer, Vec<BorrowedFd<'_>>) {
+        let maps = names.iter().filter_map(|name| self.of(Kind::Map).find(|it| it.0.name == *name));
+        let (entries, descriptors) = maps.map(|(entry, map)| (entry.clone(), map)).unzip();
+        (Offer { index: 0, of: 1, entries }, descriptors)
+    }
+
     /// Every object: what it is, and its descriptor.
     pub fn objects(&self) -> impl Iterator<Item = (&Entry, BorrowedFd<'_>)> {
         self.objects.iter().map(|(entry, descriptor)| (entry, descriptor.as_fd()))

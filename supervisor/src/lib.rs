@@ -11,6 +11,7 @@
 //!   those notice changes with.
 //! - [`oom`]: who goes when memory runs out.
 //! - [`loader`], [`estate`]: how the kernel objects get here, and what is said about them.
+//! - [`closer`]: closing connections whose endpoint has drained long enough.
 //! - [`drift`]: whether the kernel still is as they were built, and repairing it.
 //! - [`takeover`]: from one worker to the next, decided purely.
 //! - [`probation`], [`snapshot`]: what is new proves itself, or the former is put back.
@@ -31,6 +32,7 @@ pub mod access_log;
 pub mod actors;
 pub mod capabilities;
 pub mod channel;
+pub mod closer;
 pub mod command;
 pub mod drift;
 pub mod estate;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use holdfast_worker::{load, serve};
+use holdfast_worker::{close, load, serve};
 
 /// Started by the Holdfast supervisor, which hands it a socket; not meant to be run by hand.
 #[derive(Debug, Parser)]
@@ -13,6 +13,8 @@ enum Command {
     Load(load::Arguments),
     /// Remove the estate.
     Clear(load::Arguments),
+    /// Close the connections of endpoints that have drained long enough.
+    Close(close::Arguments),
     /// Serve the configuration from the estate the supervisor hands over.
     Serve(serve::Arguments),
 }
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     match Command::parse() {
         Command::Load(arguments) => load::load(&arguments),
         Command::Clear(arguments) => load::clear(&arguments),
+        Command::Close(arguments) => close::close(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),
     }
 }

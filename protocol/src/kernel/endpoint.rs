@@ -60,11 +60,22 @@ pub struct EndpointState {
     pub failing: u64,
     /// When the last attempt failed, in nanoseconds of `CLOCK_MONOTONIC`; 0 if none has.
     pub last_failure_ns: u64,
+    /// Since when it drains in a service that closes what drains too long, in nanoseconds of
+    /// `CLOCK_MONOTONIC`; 0 if it does not. Of the element that is no endpoint's: not 0 while another
+    /// element may have it.
+    pub drains_ns: u64,
+    /// When its connections are to be closed, likewise; 0 for never. Whoever closes them goes by this word
+    /// alone. It is written after [`Self::drains_ns`] and taken back before it.
+    pub closes_ns: u64,
 }
 
 impl EndpointState {
     /// The word that holds [`Self::live`], which no worker writes.
     pub const LIVE_WORD: usize = core::mem::offset_of!(Self, live) / size_of::<u64>();
+    /// The word that holds [`Self::drains_ns`].
+    pub const DRAINS_WORD: usize = core::mem::offset_of!(Self, drains_ns) / size_of::<u64>();
+    /// The word that holds [`Self::closes_ns`].
+    pub const CLOSES_WORD: usize = core::mem::offset_of!(Self, closes_ns) / size_of::<u64>();
 
     /// The state of an endpoint that nothing has been counted of.
     #[must_use]
@@ -81,6 +92,8 @@ impl EndpointState {
             received: 0,
             failing: 0,
             last_failure_ns: 0,
+            drains_ns: 0,
+            closes_ns: 0,
         }
     }
 
@@ -104,6 +117,8 @@ impl EndpointState {
             self.received,
             self.failing,
             self.last_failure_ns,
+            self.drains_ns,
+            self.closes_ns,
         ]
     }
 
@@ -118,11 +133,17 @@ impl EndpointState {
     pub const fn is_untouched(&self) -> bool {
         self.port_be == 0
     }
+
+    /// Whether its connections are to be closed at `now_ns`.
+    #[must_use]
+    pub const fn is_overdue(&self, now_ns: u64) -> bool {
+        self.closes_ns != 0 && self.closes_ns <= now_ns
+    }
 }
 
 const _: () = {
     assert!(size_of::<Live>() == 8);
-    assert!(size_of::<EndpointState>() == 80);
+    assert!(size_of::<EndpointState>() == 96);
     assert!(core::mem::offset_of!(EndpointState, live) == 24);
 };
 

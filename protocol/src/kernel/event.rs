@@ -145,7 +145,8 @@ pub struct Event {
     pub smoothed_rtt_us: u32,
     /// What the system call fails with.
     pub errno: u16,
-    /// The state a TCP connection ended in (`include/net/tcp_states.h`), or [`Event::GIVEN_UP`].
+    /// The state a TCP connection ended in (`include/net/tcp_states.h`), [`Event::GIVEN_UP`] or
+    /// [`Event::DRAINED`].
     pub last_state: u8,
     /// 1 if it is for the access log, 0 if only somebody follows every connection.
     pub is_logged: u8,
@@ -156,6 +157,9 @@ pub struct Event {
 impl Event {
     /// [`Self::last_state`] of an attempt that the client itself gave up.
     pub const GIVEN_UP: u8 = 0;
+    /// [`Self::last_state`] of a connection that was broken off when its endpoint had drained long enough;
+    /// no state of the kernel has this number.
+    pub const DRAINED: u8 = 255;
     /// Nothing is said about anything.
     pub const NONE: Self = Self {
         at_ns: 0,

@@ -52,6 +52,9 @@ pub const EVENT_CONTROL: &str = "EVENT_CONTROL";
 /// Socket storage: [`Judged`](super::rules::Judged), of a connection that has arrived.
 pub const ARRIVALS: &str = "ARRIVALS";
 
+/// What whoever closes connections is handed, in this order.
+pub const CLOSING: [&str; 4] = [ENDPOINTS, SOCKETS, OVERFLOW, TRAFFIC];
+
 /// Every map of the estate, in the order they are offered.
 pub const ALL: [&str; 23] = [
     FRONTENDS,

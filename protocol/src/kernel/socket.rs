@@ -32,12 +32,15 @@ pub struct SocketState {
     pub handshake_ns: u64,
     /// [`PROTOCOL_TCP`](super::PROTOCOL_TCP) or [`PROTOCOL_UDP`](super::PROTOCOL_UDP).
     pub protocol: u64,
+    /// The id of its network namespace, if its service closes what drains too long
+    /// ([`feature::DRAIN`](super::feature::DRAIN)); otherwise it says nothing, and may be another socket's.
+    pub namespace: u64,
     /// Of an element of `SOCKETS`, whoever's it is: not 0 once a socket that should have had it was given storage
     /// of its own, because another one had it. Until then nobody needs to look for storage. It stays.
     pub crowded: u64,
     /// Always 0: each element has two cache lines of its own, of which the second one is written only
-    /// for connections that are told of.
-    pub reserved: [u64; 4],
+    /// for connections that are told of, or may be closed.
+    pub reserved: [u64; 3],
 }
 
 /// The socket that a [`SocketState`] belongs to and how far its connection is, as one word: who exchanges

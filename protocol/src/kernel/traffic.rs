@@ -41,13 +41,18 @@ pub struct Traffic {
     pub handshakes: [u64; HANDSHAKE_BUCKETS],
     /// How many closed connections were open how long.
     pub lifetimes: [u64; LIFETIME_BUCKETS],
+    /// Connections that were closed because their endpoint had drained long enough. Counted by whoever
+    /// closes them, not by a program.
+    pub drained: u64,
     /// Always 0: room for what else is counted of a connection.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 impl Traffic {
     /// The word that holds [`Self::live`].
     pub const LIVE_WORD: usize = 0;
+    /// The word that holds [`Self::drained`].
+    pub const DRAINED_WORD: usize = core::mem::offset_of!(Self, drained) / size_of::<u64>();
 }
 
 /// The bucket of [`Traffic::handshakes`] for a handshake of `ns` nanoseconds.

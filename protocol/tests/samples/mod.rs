@@ -6,8 +6,8 @@ use holdfast_protocol::control::{
     TrafficRow, WorkerAnswer, WorkerQuery, WorkerStatus,
 };
 use holdfast_protocol::handover::{
-    ConfigReport, ConfigState, FromChild, History, Occasion, Offer, Origin, SetAside, ToChild,
-    Vitals,
+    Closed, ConfigReport, ConfigState, FromChild, History, Occasion, Offer, Origin, SetAside,
+    ToChild, Vitals,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 
@@ -67,6 +67,8 @@ pub fn from_child() -> Vec<(&'static str, FromChild)> {
         ("kept", FromChild::Kept { digest: "ab".into() }),
         ("not_kept", FromChild::NotKept { reason: "no space".into() }),
         ("snapshot_unusable", FromChild::SnapshotUnusable { reason: "damaged".into() }),
+        ("overdue", FromChild::Overdue { endpoints: 2 }),
+        ("closed", FromChild::Closed(Closed { closed: 300, left: 1, reason: "no".into() })),
     ]
 }
 

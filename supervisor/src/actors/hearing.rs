@@ -36,7 +36,10 @@ impl Handler<Reaped> for Keeper {
         let how = if is_starved { format!("{ending}: out of memory") } else { ending.to_string() };
         let found = self.workers.iter().find(|(_, live)| live.child.pid() == pid);
         let Some(worker) = found.map(|(worker, _)| *worker) else {
-            if self.repairer_ended(pid, ending, ctx) || self.rehearsal_ended(pid, ending, ctx) {
+            if self.repairer_ended(pid, ending, ctx)
+                || self.closer_ended(pid, ending)
+                || self.rehearsal_ended(pid, ending, ctx)
+            {
                 return;
             }
             tracing::debug!(pid, %ending, "reaped a stranger");
@@ -174,6 +177,11 @@ impl Keeper {
                 self.relays.answered(id, body);
                 return Ok(None);
             }
+            FromChild::Overdue { endpoints } => {
+                self.overdue(worker, endpoints, ctx);
+                return Ok(None);
+            }
+            FromChild::Closed(_) => return Err(loaders_word("what it closed")),
             FromChild::Offer(_) => return Err(loaders_word("an offer")),
             FromChild::Repaired { .. } => return Err(loaders_word("what it repaired")),
             FromChild::Cleared { .. } => return Err(loaders_word("what it removed")),
@@ -206,7 +214,7 @@ impl Keeper {
 }
 
 fn loaders_word(what: &str) -> String {
-    format!("it said {what}, which only a loader does")
+    format!("it said {what}, which no worker does")
 }
 
 /// `report` with texts of a bounded size, so that a status always fits a packet.

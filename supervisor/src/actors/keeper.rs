@@ -12,6 +12,7 @@ use holdfast_protocol::handover::{ConfigReport, ToChild};
 use tokio::io::unix::AsyncFd;
 
 use super::audits::{Audit, Repair};
+use super::closings::Closings;
 use super::gate::Gate;
 use super::lifeline::Lifeline;
 use super::requests::{Relays, Waiters};
@@ -113,6 +114,7 @@ pub struct Keeper {
     pub(super) observer: Observer,
     pub(super) drift: Book,
     pub(super) repair: Option<Repair>,
+    pub(super) closings: Closings,
     pub(super) proof: Proof,
     pub(super) succession: Succession,
     pub(super) replacements: Replacements,
@@ -168,6 +170,7 @@ impl Keeper {
             observer: Observer::default(),
             drift: Book::new(jitter_seed()),
             repair: None,
+            closings: Closings::default(),
             succession: Succession::None,
             replacements: Replacements::default(),
             image,

@@ -3,7 +3,7 @@
 //!
 //! - [`keeper`]: holds the estate, feeds the takeover machine and does what it says; `hearing` and
 //!   `answers` are what it hears from the machine's and from people's side, `audits` is what it
-//!   does about drift, `orders` what it does to workers, `outcomes` what it does at the end of a
+//!   does about drift, `closings` about endpoints that have drained long enough, `orders` what it does to workers, `outcomes` what it does at the end of a
 //!   takeover and of everything, `trials` what it does about what is new.
 //! - `successions`, `resumption` and [`gate`]: how the keeper becomes another binary, and how that
 //!   goes on.
@@ -13,6 +13,7 @@
 
 mod answers;
 mod audits;
+mod closings;
 pub mod control;
 pub mod gate;
 mod hearing;

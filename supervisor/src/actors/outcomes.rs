@@ -55,6 +55,7 @@ impl Keeper {
 
     pub(super) fn exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
         self.abandon_repair();
+        self.abandon_closing();
         self.abandon_rehearsal();
         let farewell = match exit {
             Exit::KeepingGovernance => Farewell::Keeping,

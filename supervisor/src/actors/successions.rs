@@ -114,7 +114,7 @@ impl Keeper {
     /// Whether nothing is under way that the successor would have to be told about.
     fn is_quiet(&self) -> bool {
         let is_known = self.state.workers().len() == self.workers.len();
-        let is_busy = self.repair.is_some() || self.proof.is_keeping();
+        let is_busy = self.repair.is_some() || self.closings.is_busy() || self.proof.is_keeping();
         is_known && self.state.is_quiet() && !is_busy
     }
 

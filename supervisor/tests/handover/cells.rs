@@ -4,6 +4,8 @@ use holdfast_lab::handover::{Fault, Said, Told};
 
 /// What the stand-in ends with.
 const ENDED: &str = "exit status 7";
+/// What is said of a closer that did its work.
+const CLOSED: &str = "were closed";
 
 /// A message at which a fault is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,13 +91,13 @@ impl Due {
                 | Said::Answer
                 | Said::Kept
                 | Said::NotKept
-                | Said::SnapshotUnusable,
+                | Said::SnapshotUnusable
+                | Said::Overdue,
             )
             | Self::Told(Told::Query | Told::Keep) => Turn::Writer,
             Self::Said(Said::Released) | Self::Told(Told::Release | Told::Leave) => Turn::Former,
-            Self::Said(Said::Offer | Said::Repaired | Said::Cleared) | Self::Told(Told::Accept) => {
-                Turn::Never
-            }
+            Self::Said(Said::Offer | Said::Repaired | Said::Cleared | Said::Closed)
+            | Self::Told(Told::Accept) => Turn::Never,
             Self::Told(Told::Hello | Told::History | Told::Offer) => Turn::Candidate,
             Self::Told(Told::InForce) => Turn::Recovery,
         }
@@ -118,16 +120,16 @@ impl Due {
                 | Said::Answer
                 | Said::Kept
                 | Said::NotKept
-                | Said::SnapshotUnusable,
+                | Said::SnapshotUnusable
+                | Said::Overdue,
             )
             | Self::Told(Told::Query | Told::Keep) => "make progress",
             Self::Said(Said::Released) | Self::Told(Told::Release) => "let go",
             Self::Told(Told::Leave) => "leave",
             // They follow the greeting at once, which is answered first.
             Self::Told(Told::History | Told::InForce) => "accept the estate",
-            Self::Said(Said::Offer | Said::Repaired | Said::Cleared) | Self::Told(Told::Accept) => {
-                ""
-            }
+            Self::Said(Said::Offer | Said::Repaired | Said::Cleared | Said::Closed)
+            | Self::Told(Told::Accept) => "",
         }
     }
 }
@@ -192,7 +194,11 @@ fn worker_says(said: Said, fault: Fault) -> Option<Expected> {
                 | (
                     _,
                     Fault::DiesBefore | Fault::DiesAfter,
-                    Said::Config | Said::Kept | Said::NotKept | Said::SnapshotUnusable,
+                    Said::Config
+                    | Said::Kept
+                    | Said::NotKept
+                    | Said::SnapshotUnusable
+                    | Said::Overdue,
                 ) => Some(Served(text)),
                 (Turn::Writer, ..) | (Turn::Granting, Fault::Twice, _) => replaced(&text),
                 _ => kept(&text),
@@ -218,7 +224,8 @@ const fn is_news(said: Said) -> bool {
         | Said::Trying
         | Said::Kept
         | Said::NotKept
-        | Said::SnapshotUnusable => true,
+        | Said::SnapshotUnusable
+        | Said::Overdue => true,
         Said::Welcome
         | Said::Accepted
         | Said::Refused
@@ -227,7 +234,8 @@ const fn is_news(said: Said) -> bool {
         | Said::Granted
         | Said::Offer
         | Said::Repaired
-        | Said::Cleared => false,
+        | Said::Cleared
+        | Said::Closed => false,
     }
 }
 
@@ -246,9 +254,10 @@ fn early(said: Said) -> Option<Expected> {
         | Said::Trying
         | Said::Kept
         | Said::NotKept
-        | Said::SnapshotUnusable => Expected::Granted,
-        Said::Offer | Said::Repaired | Said::Cleared => {
-            Expected::Kept("which only a loader does".to_owned())
+        | Said::SnapshotUnusable
+        | Said::Overdue => Expected::Granted,
+        Said::Offer | Said::Repaired | Said::Cleared | Said::Closed => {
+            Expected::Kept("which no worker does".to_owned())
         }
     })
 }
@@ -278,6 +287,64 @@ pub fn of_loader() -> Vec<Cell> {
 /// Every cell of a loader that removes the estate.
 pub fn of_remover() -> Vec<Cell> {
     of_child(&[Said::Welcome, Said::Cleared, Said::Refused], remover_early)
+}
+
+/// Every cell of a closer. What it does is in the log, and nothing else comes of it.
+pub fn of_closer() -> Vec<Cell> {
+    let says = [Said::Welcome, Said::Closed, Said::Refused];
+    let mut cells = Vec::new();
+    for (due, fault) in Due::all().flat_map(|due| Fault::ALL.iter().map(move |f| (due, *f))) {
+        let text = match due {
+            Due::Said(said) if fault == Fault::Early => Some(closer_early(said)),
+            Due::Said(said) if says.contains(&said) => closer_says(said, fault),
+            Due::Told(Told::Hello | Told::Offer) => match fault {
+                Fault::DiesBefore => Some(ENDED),
+                Fault::Stops => Some("said nothing in time"),
+                _ => None,
+            },
+            Due::Said(_) | Due::Told(_) => None,
+        };
+        let expected = text.map(|text| Expected::Served(text.to_owned()));
+        cells.extend(expected.map(|expected| Cell { due, fault, expected }));
+    }
+    cells
+}
+
+/// What is said of a closer that makes a fault at what it says.
+fn closer_says(said: Said, fault: Fault) -> Option<&'static str> {
+    match fault {
+        Fault::TooFew => None,
+        Fault::DiesAfter | Fault::Twice | Fault::TooMany if said == Said::Refused => Some("line 3"),
+        // Its last word was heard.
+        Fault::DiesAfter if said == Said::Closed => Some(CLOSED),
+        Fault::DiesBefore | Fault::DiesAfter => Some(ENDED),
+        Fault::Twice | Fault::TooMany => Some(CLOSED),
+        Fault::Stops => Some("said nothing in time"),
+        fault => rubbish(fault),
+    }
+}
+
+/// What is said of a closer whose first word this is.
+const fn closer_early(said: Said) -> &'static str {
+    match said {
+        Said::Welcome | Said::Closed => CLOSED,
+        Said::Refused => "line 3",
+        Said::Accepted
+        | Said::Ready
+        | Said::Released
+        | Said::Granted
+        | Said::Heartbeat
+        | Said::Config
+        | Said::Answer
+        | Said::Trying
+        | Said::Kept
+        | Said::NotKept
+        | Said::SnapshotUnusable
+        | Said::Overdue
+        | Said::Offer
+        | Said::Repaired
+        | Said::Cleared => "instead of what it closed",
+    }
 }
 
 fn of_child(says: &[Said], early: fn(Said) -> Option<&'static str>) -> Vec<Cell> {
@@ -358,6 +425,8 @@ fn loader_early(said: Said) -> Option<&'static str> {
         | Said::Kept
         | Said::NotKept
         | Said::SnapshotUnusable
+        | Said::Overdue
+        | Said::Closed
         | Said::Cleared => Some("instead of an offer"),
     }
 }
@@ -379,6 +448,8 @@ fn remover_early(said: Said) -> Option<&'static str> {
         | Said::Kept
         | Said::NotKept
         | Said::SnapshotUnusable
+        | Said::Overdue
+        | Said::Closed
         | Said::Offer => Some("instead of what it removed"),
     }
 }

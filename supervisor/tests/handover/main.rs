@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use holdfast_lab::handover::Fault;
 use holdfast_lab::{Lab, TestResult, isolated};
 
-use cells::{Cell, of_loader, of_remover, of_worker};
+use cells::{Cell, of_closer, of_loader, of_remover, of_worker};
 use stage::{Outcome, Place, Stage};
 use starts::{try_loader, try_remover, try_starved_start};
 
@@ -119,6 +119,22 @@ fn remove(lab: &Lab) {
     work(lab, "remover", &of_remover(), |lab, name, row, note| {
         let place = Place::new(lab, name)?;
         row.iter().for_each(|cell| note(cell, try_remover(&place, cell)));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_closer_that_breaks_the_handover_costs_nobody_anything() {
+    println!("{} cells of a closer", of_closer().len());
+    isolated(|lab| -> TestResult {
+        work(lab, "closer", &of_closer(), |lab, name, row, note| {
+            for (number, cell) in row.iter().enumerate() {
+                // A supervisor for each: after a closer that failed, the next one has to wait.
+                let mut stage = Stage::start(lab, &format!("{name}-{number}"))?;
+                note(cell, stage.try_closer(cell));
+            }
+            Ok(())
+        });
         Ok(())
     });
 }

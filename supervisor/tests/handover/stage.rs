@@ -133,6 +133,22 @@ impl<'a> Stage<'a> {
         self.check_whole()
     }
 
+    /// Has a closer make the fault of `cell`, and checks what comes of it: words in the log.
+    pub fn try_closer(&mut self, cell: &Cell) -> Outcome {
+        let Cell { due, fault, expected } = cell;
+        let logged = self.log()?.len();
+        let before = self.supervisor.status()?;
+        self.place.script_loader(&script(cell))?;
+        self.place.script("once overdue")?;
+        self.supervisor.signal(Signal::SIGHUP)?;
+        self.await_outcome(&before, expected, logged)?;
+        self.await_words(logged, &format!("{fault:?} at {}", due.name()))?;
+        let pid = self.supervisor.status()?.worker.pid;
+        self.await_words(logged, "a worker is granted")?;
+        holds(pid != before.worker.pid, || format!("{pid} serves on"))?;
+        self.check_whole()
+    }
+
     fn await_outcome(&mut self, before: &Status, expected: &Expected, logged: usize) -> Outcome {
         match expected {
             Expected::Kept(reason) => {

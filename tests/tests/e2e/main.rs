@@ -9,6 +9,7 @@
 //! - [`configuration`], [`rejected`]: what is saved is in force, or changes nothing.
 //! - [`enrolment`]: who is governed at all.
 //! - [`health_checks`], [`outliers`]: endpoints that do not work, or fail, get no new connections.
+//! - [`drained`]: connections of endpoints that have drained long enough are closed.
 //! - [`faults`], [`ends`], [`out_of_memory`], [`pace`]: workers die or fail to begin, and no connection
 //!   notices.
 //! - [`standby`]: a spare takes over from one that dies.
@@ -33,6 +34,7 @@ mod cost;
 mod counts;
 mod datagrams;
 mod direct;
+mod drained;
 mod edges;
 mod ends;
 mod enrolment;

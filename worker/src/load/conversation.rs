@@ -1,9 +1,11 @@
 //! What the loader and the supervisor say to each other, each step with a deadline.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use holdfast_protocol::handover::{FromChild, MAX_CLEARED_ITEMS, MAX_TEXT_BYTES, Offer, ToChild};
+use holdfast_protocol::handover::{
+    Closed, FromChild, MAX_CLEARED_ITEMS, MAX_TEXT_BYTES, Offer, ToChild,
+};
 use holdfast_protocol::manifest::Entry;
 use holdfast_protocol::wire::{
     MAX_DESCRIPTORS, MAX_PACKET_BYTES, OLDEST_VERSION, VERSION, bounded,
@@ -127,6 +129,27 @@ impl Conversation {
             self.say(&FromChild::Cleared { items, last: index == last }, &[])?;
         }
         Ok(())
+    }
+
+    /// What the supervisor offers to whoever closes connections.
+    ///
+    /// # Errors
+    ///
+    /// When the supervisor is gone, or says something else.
+    pub fn offered(&self) -> Result<(Offer, Vec<OwnedFd>), ConversationError> {
+        match self.lifeline.receive(Instant::now() + PATIENCE)? {
+            (ToChild::Offer(offer), descriptors) => Ok((offer, descriptors)),
+            (other, _) => Err(unexpected(&other, "an offer")),
+        }
+    }
+
+    /// Says what became of connections.
+    ///
+    /// # Errors
+    ///
+    /// When the supervisor is gone.
+    pub fn closed(&self, closed: Closed) -> Result<(), ConversationError> {
+        self.say(&FromChild::Closed(closed), &[])
     }
 
     /// Says why nothing will come of it.

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_config::{Endpoint, Port, Service};
 use holdfast_protocol::kernel::EndpointSlot;
@@ -21,6 +22,8 @@ pub struct Aside {
     pub endpoint: EndpointSlot,
     /// Why it gets no connections.
     pub state: &'static str,
+    /// How long after it began to drain its connections are closed; `None` for never.
+    pub close_after: Option<Duration>,
 }
 
 /// An endpoint that gets connections.
@@ -53,7 +56,15 @@ pub fn aside(service: &Service, own: &[Arc<DesiredService>]) -> Vec<Aside> {
             }
             if !used.contains(&(number, slot.address, slot.port_be)) {
                 let state = state_of(endpoint);
-                aside.push(Aside { service: name, port: number, endpoint: slot, state });
+                let drain = service.drain.filter(|_| endpoint.draining);
+                let close_after = drain.map(|drain| drain.close_after);
+                aside.push(Aside {
+                    service: name,
+                    port: number,
+                    endpoint: slot,
+                    state,
+                    close_after,
+                });
             }
         }
     }
@@ -114,7 +125,24 @@ mod tests {
             (u16::from_be(it.port.0), host, u16::from_be(it.endpoint.port_be), it.state)
         };
         let listed: Vec<_> = aside.iter().map(seen).collect();
+        assert!(aside.iter().all(|it| it.close_after.is_none()));
         let of = |port, to| [(port, 2, to, DRAINING), (port, 3, to, IDLE), (port, 8, to, STANDBY)];
         assert_eq!(listed, [of(1, 7), of(2, 2)].concat());
+    }
+
+    #[test]
+    fn only_what_drains_in_a_service_that_says_when_is_closed() {
+        let text = "services:
+- name: a
+  addresses: [127.96.0.2]
+  ports: [{ name: p, port: 1 }]
+  drain: { close_after: 30s }
+  endpoints: [{ address: 127.0.0.1 }, { address: 127.0.0.2, draining: true },
+              { address: 127.0.0.3, weight: 0 }]
+";
+        let sources = Sources::single("test.yaml", text);
+        let aside = compile_sources(&sources).expect("a valid configuration").aside;
+        let seen: Vec<_> = aside.iter().map(|it| (it.state, it.close_after)).collect();
+        assert_eq!(seen, [(DRAINING, Some(Duration::from_secs(30))), (IDLE, None)]);
     }
 }

@@ -11,6 +11,7 @@
 //! - [`compile`]: from the configuration to what the tables should say. [`compilation`]: one after
 //!   another. [`locality`]: what each endpoint gets. [`spread`], [`alias`], [`maglev`]: how the kernel chooses so.
 //!   [`aside`]: who gets nothing. [`direct`]: who is asked for by name. Pure.
+//! - [`drain`]: which endpoints drain, and since when.
 //! - [`tables`]: what the tables say, and the safe way from one to the other.
 //! - [`policy`]: the same for access policies.
 //! - [`health_check`]: asking endpoints whether they work, and what follows for the tables.
@@ -36,6 +37,7 @@ pub mod compilation;
 pub mod compile;
 pub mod conversation;
 pub mod direct;
+pub mod drain;
 pub mod events;
 pub mod grace;
 pub mod health_check;

@@ -162,7 +162,11 @@ impl Gathering {
 }
 
 /// Compares `entry` with what the kernel says about `descriptor`.
-fn check(entry: &Entry, descriptor: &OwnedFd) -> Result<(), OfferError> {
+///
+/// # Errors
+///
+/// [`OfferError::Unknown`] or [`OfferError::Different`].
+pub fn check(entry: &Entry, descriptor: &OwnedFd) -> Result<(), OfferError> {
     let Shape::Map(shape) = entry.shape else {
         return Err(OfferError::Unknown(format!("{} {}", entry.shape.kind(), entry.name)));
     };

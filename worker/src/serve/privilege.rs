@@ -149,6 +149,28 @@ impl Identity {
     }
 }
 
+/// Keeps those of this process's capabilities whose numbers are in `numbers`, all below 32, and gives up
+/// the others for good; it stays root.
+///
+/// # Errors
+///
+/// Any [`PrivilegeError`]: the process must not go on then.
+pub fn keep_only(numbers: &[u32]) -> Result<(), PrivilegeError> {
+    drop_bounding_set()?;
+    clear_ambient_set()?;
+    let kept = numbers.iter().fold(0, |kept, number| kept | 1 << number);
+    let words = [
+        CapabilityWord { effective: kept, permitted: kept, inheritable: 0 },
+        CapabilityWord::default(),
+    ];
+    step("give up capabilities", set_capabilities(&words))?;
+    step("set no_new_privs", prctl::set_no_new_privs())?;
+    if capabilities()? != words {
+        return Err(PrivilegeError::Remains("a capability"));
+    }
+    Ok(())
+}
+
 /// Dies with the supervisor, `supervisor` having been the parent all along.
 fn stay_with(supervisor: Pid) -> Result<(), PrivilegeError> {
     // The kernel forgets the signal when the credentials change.
@@ -214,11 +236,14 @@ struct CapabilityWord {
 }
 
 fn clear_capabilities() -> Result<(), PrivilegeError> {
+    step("empty the capability sets", set_capabilities(&[CapabilityWord::default(); 2]))
+}
+
+fn set_capabilities(words: &[CapabilityWord; 2]) -> nix::Result<()> {
     let mut header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-    let none = [CapabilityWord::default(); 2];
     // SAFETY: both point to live structs of the layout that version 3 asks for.
-    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, none.as_ptr()) };
-    step("empty the capability sets", Errno::result(answer).map(drop))
+    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) };
+    Errno::result(answer).map(drop)
 }
 
 fn capabilities() -> Result<[CapabilityWord; 2], PrivilegeError> {

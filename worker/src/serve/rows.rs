@@ -142,7 +142,9 @@ impl Snapshot {
         }
         for aside in compiled.iter().flat_map(|it| &it.aside) {
             if let Some(at) = by_port.get(&(aside.service, aside.port)) {
-                let unused = Counted::unused(aside.endpoint, aside.state, String::new());
+                let told = |time| format!("connections are closed after {time:?}");
+                let reason = aside.close_after.map_or_else(String::new, told);
+                let unused = Counted::unused(aside.endpoint, aside.state, reason);
                 ports[*at].endpoints.push(unused);
             }
         }

@@ -132,6 +132,9 @@ pub(super) fn settings(service: &Service) -> (u8, Settings) {
         let (sample, kinds) = logged(entries);
         (settings.sample, settings.logged) = (sample, kinds.into());
     }
+    if service.drain.is_some() {
+        features |= feature::DRAIN;
+    }
     (features, settings)
 }
 

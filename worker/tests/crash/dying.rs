@@ -14,7 +14,7 @@ use holdfast_protocol::kernel::{
 use holdfast_worker::serve::grace;
 use holdfast_worker::serve::tables::apply::Application;
 use holdfast_worker::serve::tables::desired::Desired;
-use holdfast_worker::serve::tables::estate::{Reader, Writer};
+use holdfast_worker::serve::tables::estate::{Reader, Stamp, Writer};
 use holdfast_worker::serve::tables::maps::GrantedMaps;
 use holdfast_worker::serve::tables::observe::{Observed, observe};
 use holdfast_worker::serve::tables::plan::{Operation, Plan, plan};
@@ -177,6 +177,10 @@ impl Writer for Dying {
             mixed.address[..written].copy_from_slice(&endpoint.address[..written]);
             maps.write_endpoint(state, mixed);
         });
+    }
+
+    fn stamp(&mut self, state: u32, stamp: Stamp) {
+        self.spend(1, |maps, _| maps.stamp(state, stamp));
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {

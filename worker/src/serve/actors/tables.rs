@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+};
 use holdfast_protocol::handover::{ConfigReport, HEARTBEAT_INTERVAL, Occasion};
 
 use super::checks::{Checks, Targets};
@@ -34,6 +36,9 @@ const TRY_AGAIN: Duration = HEARTBEAT_INTERVAL.saturating_mul(BEATS_PER_LOOK_UP)
 /// connections for so much longer at most. A look reads some words of mapped memory for each endpoint.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How soon it is looked again at endpoints that drain, at the earliest: while tables are written nothing is asked.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
+
 /// Why a worker ends whose configuration asks for health checks, and did not before.
 const CANNOT_CONNECT: &str = "the configuration asks for health checks by now, which only a new worker may make: this one has \
      given up connecting";
@@ -54,6 +59,8 @@ pub struct Tables {
     resting: Option<u64>,
     /// Whether a look at what becomes of connections is due some time.
     is_looking: bool,
+    /// The timer for endpoints that drain.
+    drains: Option<SpawnHandle>,
     /// Whether events are looked for when the heart beats next, and not before.
     is_at_leisure: bool,
     /// Heartbeats so far.
@@ -152,6 +159,7 @@ impl Tables {
             turning: false,
             resting: None,
             is_looking: false,
+            drains: None,
             is_at_leisure: false,
             beats: 0,
         }
@@ -159,6 +167,7 @@ impl Tables {
 
     /// After anything that happened: sends what there is to send, and sees to what is next.
     fn after(&mut self, result: Result<(), SessionError>, ctx: &mut Context<Self>) {
+        self.see_to_drains(ctx);
         for message in self.session.outbox() {
             self.link.do_send(Say(message));
         }
@@ -188,6 +197,20 @@ impl Tables {
                 actor.after(result, ctx);
             });
         }
+    }
+
+    /// Sees to endpoints that drain, now and when the time of the next has come.
+    fn see_to_drains(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.drains.take() {
+            ctx.cancel_future(timer);
+        }
+        let next = self.session.see_to_drains();
+        self.drains = next.map(|wait| {
+            ctx.run_later(wait.max(LEAST_WAIT), |actor, ctx| {
+                actor.drains = None;
+                actor.after(Ok(()), ctx);
+            })
+        });
     }
 
     /// Gives up connecting once a configuration without checks is in force. One that asks for them later

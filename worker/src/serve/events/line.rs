@@ -198,6 +198,7 @@ const fn reason(event: &Event) -> Option<&'static str> {
         (kind::CLOSED, _) if event.protocol != PROTOCOL_TCP => None,
         (kind::CLOSED, state::LAST_ACK) => Some("endpoint_closed"),
         (kind::CLOSED, state::FIN_WAIT2 | state::CLOSING) => Some("client_closed"),
+        (kind::CLOSED, Event::DRAINED) => Some("drained"),
         // A reset by either side, or nothing was heard for too long.
         (kind::CLOSED, _) => Some("aborted"),
         _ => None,

@@ -5,6 +5,7 @@
 //! in `work`, and in `small` if little changes; what concerns access policies is in `access`.
 
 mod access;
+mod drains;
 mod enrolment;
 mod events;
 mod fallback;
@@ -25,6 +26,7 @@ use self::access::NewPolicies;
 use self::enrolment::Enrolling;
 use self::fallback::Snapshot;
 use super::compile::{Compiled, Summary};
+use super::drain::Drains;
 use super::events::Events;
 use super::health_check::health::Health;
 use super::health_check::target::Watch;
@@ -107,6 +109,8 @@ pub struct Session {
     in_force: Option<Arc<Compiled>>,
     /// What is known of the endpoints that are checked.
     health: Health,
+    /// Endpoints whose connections are to be closed some time.
+    drains: Drains,
     /// What is to be checked from now on, if that is something else.
     watches: Option<(u64, Vec<Watch>)>,
     /// What this worker has programmed, unless that is just changing.
@@ -172,6 +176,7 @@ impl Default for Session {
             enrolling: Enrolling::default(),
             in_force: None,
             health: Health::default(),
+            drains: Drains::default(),
             watches: None,
             ledger: None,
             rest: Rest::default(),
@@ -312,6 +317,7 @@ impl Session {
         let maps = maps.grant()?;
         self.events.begin(&maps, Instant::now());
         self.role = Role::Granted { maps, work: Work::Due, unanswered: Some(epoch) };
+        self.find_drains();
         // A spare may have missed what the former worker had just put in force. What is programmed
         // stays until it has caught up: it never goes back to something older.
         let lags = !is_current || self.found.is_some();
@@ -354,6 +360,7 @@ impl Session {
         self.turn += 1;
         self.ledger = None;
         self.forget_health();
+        self.forget_drains();
         self.events.stop();
         match std::mem::replace(&mut self.role, Role::Absent) {
             Role::Granted { maps, .. } => {

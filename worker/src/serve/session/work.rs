@@ -28,6 +28,7 @@ impl Session {
     pub fn advance(&mut self) -> Result<(), SessionError> {
         if let Role::Granted { work: Work::Due, .. } = self.role {
             self.plan()?;
+            self.spare_others();
         }
         let Role::Granted { maps, work, .. } = &mut self.role else { return Ok(()) };
         let Work::Applying { desired, policies, application, .. } = work else { return Ok(()) };
@@ -42,6 +43,7 @@ impl Session {
             self.policies = Some((Arc::clone(&compiled), policies.into_resolution()));
             self.rest.begin(application.into_freed());
             self.health.programmed(version);
+            self.follow_drains(&compiled);
             if self.is_in_force(&compiled) {
                 self.follow_on(&compiled);
             } else {

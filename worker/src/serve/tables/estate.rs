@@ -24,6 +24,15 @@ pub struct Capacity {
     pub endpoints: u32,
 }
 
+/// A word of an endpoint that drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// [`EndpointState::drains_ns`].
+    Drains(u64),
+    /// [`EndpointState::closes_ns`].
+    Closes(u64),
+}
+
 /// What can be read of the maps.
 pub trait Reader {
     /// How much they hold.
@@ -77,6 +86,8 @@ pub trait Writer {
     /// Gives the number `state`, which no published table names, to `endpoint`, of which nothing has
     /// been counted yet. What is open and pending stays: that is up to the connections.
     fn write_endpoint(&mut self, state: u32, endpoint: EndpointState);
+    /// Stores a word of the endpoint `state`, in one step.
+    fn stamp(&mut self, state: u32, stamp: Stamp);
     /// Sets where `key` leads, in one step.
     ///
     /// # Errors

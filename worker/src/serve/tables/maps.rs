@@ -16,7 +16,7 @@ use holdfast_protocol::kernel::{
     EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord,
 };
 
-use super::estate::{Capacity, Reader, Writer};
+use super::estate::{Capacity, Reader, Stamp, Writer};
 use super::slot::Slot;
 use crate::serve::offer::EstateMaps;
 use crate::serve::policy::estate::{PolicyReader, PolicyWriter};
@@ -384,11 +384,21 @@ impl Writer for GrantedMaps {
     }
 
     fn write_endpoint(&mut self, state: u32, endpoint: EndpointState) {
+        // Before anything else of it is the new endpoint's, whose connections nobody may close.
+        self.stamp(state, Stamp::Closes(0));
         for (word, value) in endpoint.words().into_iter().enumerate() {
             if word != EndpointState::LIVE_WORD {
                 self.0.endpoints.write_word(state, word, value);
             }
         }
+    }
+
+    fn stamp(&mut self, state: u32, stamp: Stamp) {
+        let (word, value) = match stamp {
+            Stamp::Drains(value) => (EndpointState::DRAINS_WORD, value),
+            Stamp::Closes(value) => (EndpointState::CLOSES_WORD, value),
+        };
+        self.0.endpoints.write_word(state, word, value);
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {

@@ -25,7 +25,7 @@ pub mod estate;
 pub mod ledger;
 pub mod maps;
 #[cfg(test)]
-mod model;
+pub(super) mod model;
 pub mod observe;
 pub mod plan;
 pub mod ranges;

@@ -13,7 +13,7 @@ use holdfast_protocol::kernel::{
 };
 
 use super::desired::Table;
-use super::estate::{Capacity, Reader, Writer};
+use super::estate::{Capacity, Reader, Stamp, Writer};
 use super::observe::{observe, states, table};
 use super::slot::{self, Slot};
 
@@ -41,6 +41,8 @@ pub struct Model {
     pub enrolment: EnrolmentWord,
     pub enrolled: BTreeSet<EnrolledKey>,
     pub endpoints: Vec<EndpointState>,
+    /// How many words of endpoints that drain the writer stores before it dies.
+    pub stamps: usize,
     /// What is open and pending per number.
     pub lives: Vec<Live>,
     /// Slots that were in a published table since the last grace period.
@@ -73,6 +75,7 @@ impl Model {
             enrolment: EnrolmentWord::default(),
             enrolled: BTreeSet::new(),
             endpoints: vec![EndpointState::default(); capacity.endpoints as usize],
+            stamps: usize::MAX,
             lives: vec![Live::default(); services],
             warm_slots: BTreeSet::new(),
             warm_numbers: BTreeSet::new(),
@@ -209,6 +212,16 @@ impl Writer for Model {
         let live = self.endpoints[state as usize].live;
         assert_eq!(live, 0, "endpoint {state} was reused under a connection");
         self.endpoints[state as usize] = EndpointState { live, ..endpoint };
+    }
+
+    fn stamp(&mut self, state: u32, stamp: Stamp) {
+        let Some(left) = self.stamps.checked_sub(1) else { return };
+        self.stamps = left;
+        let endpoint = &mut self.endpoints[state as usize];
+        match stamp {
+            Stamp::Drains(value) => endpoint.drains_ns = value,
+            Stamp::Closes(value) => endpoint.closes_ns = value,
+        }
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {

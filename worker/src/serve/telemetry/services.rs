@@ -91,6 +91,11 @@ pub const FAMILIES: &[OfServices] = &[
         "Connections that were established and have ended.",
         |row| row.traffic.closed,
     ),
+    counter(
+        "holdfast_service_connections_drained_total",
+        "Connections that were closed because their endpoint had drained for the time its service gives it.",
+        |row| row.traffic.drained,
+    ),
     gauge("holdfast_service_connections_open", "Connections that are established now.", |row| {
         Live(row.traffic.live).open().into()
     }),
@@ -254,7 +259,8 @@ static NO_TRAFFIC: Traffic = Traffic {
     lifetime_ns: 0,
     handshakes: [0; HANDSHAKE_BUCKETS],
     lifetimes: [0; LIFETIME_BUCKETS],
-    reserved: [0; 3],
+    drained: 0,
+    reserved: [0; 2],
 };
 
 fn add(sum: &mut Traffic, other: &Traffic) {
@@ -268,6 +274,7 @@ fn add(sum: &mut Traffic, other: &Traffic) {
         (&mut sum.retransmits, other.retransmits),
         (&mut sum.handshake_ns, other.handshake_ns),
         (&mut sum.lifetime_ns, other.lifetime_ns),
+        (&mut sum.drained, other.drained),
     ];
     let handshakes = sum.handshakes.iter_mut().zip(other.handshakes);
     let lifetimes = sum.lifetimes.iter_mut().zip(other.lifetimes);

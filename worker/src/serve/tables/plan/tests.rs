@@ -15,7 +15,7 @@ use proptest::sample::Index;
 use super::*;
 use crate::serve::tables::apply::Application;
 use crate::serve::tables::desired::{DesiredService, Table};
-use crate::serve::tables::estate::{Capacity, Reader as _, Writer};
+use crate::serve::tables::estate::{Capacity, Reader as _, Stamp, Writer};
 use crate::serve::tables::model::{Model, NO_RECORD, Outcome};
 use crate::serve::tables::observe::observe;
 use crate::serve::tables::rest::Rest;
@@ -152,6 +152,10 @@ impl Writer for Recorder {
 
     fn write_endpoint(&mut self, state: u32, endpoint: EndpointState) {
         self.after(|model| model.write_endpoint(state, endpoint));
+    }
+
+    fn stamp(&mut self, state: u32, stamp: Stamp) {
+        self.after(|model| model.stamp(state, stamp));
     }
 
     fn set_frontend(

@@ -44,10 +44,14 @@ pub fn scraped() -> Samples {
     scrape().unwrap_or_else(|error| panic!("{error:?}"))
 }
 
+/// Kills the worker that writes. Until the supervisor has seen a death, it names the dead one: it is
+/// asked again.
 fn kill_writer(supervisor: &mut Supervisor) -> TestResult {
-    let status = supervisor.wait_for_grant()?;
-    let (pid, text) = (status.worker.pid, "the worker could not be killed".to_owned());
-    Ok(holds(supervisor.kill_worker(pid), || text)?)
+    Ok(eventually("the worker to be killed", || {
+        let status = supervisor.wait_for_grant().map_err(|error| error.to_string())?;
+        let pid = status.worker.pid;
+        holds(supervisor.kill_worker(pid), || format!("the worker {pid} is dead already"))
+    })?)
 }
 
 #[test]

@@ -34,7 +34,11 @@ const PLAN: [Planned; 8] = [
         quick: "--services 1,100 --rounds 2 --connections 10",
     },
     Planned { name: "against", whole: "--rounds 100", quick: "--rounds 2 --connections 5" },
-    Planned { name: "established", whole: "--rounds 30", quick: "--rounds 1 --commands 20000" },
+    Planned {
+        name: "established",
+        whole: "--rounds 30",
+        quick: "--rounds 1 --slices 1 --commands 20000",
+    },
     Planned {
         name: "takeover",
         whole: "--sizes 10x10,1000x10,10000x10,65536x16 --kills 40",

@@ -3,27 +3,33 @@
 //!
 //! wrk keeps its connections to nginx, redis-benchmark sends a pipeline to Redis; each run is one
 //! round of one way, and each round begins with another way. Direct and governed runs take turns in
-//! every round, the proxies in every third one.
+//! every round, the proxies in every third one. Direct runs a second time: how far it is from itself is
+//! what the measurement cannot tell apart. The same again in slices of milliseconds, which can tell more.
+//!
+//! Where there are two processors, the servers have one and the clients another: what the scheduler
+//! moves about is otherwise ten times what is looked for. Proxies run where they like.
 //!
 //! - [`servers`]: the servers that answer.
 //! - [`clients`]: what the clients print.
+//! - [`slices`]: connections of our own, direct and governed by turns of milliseconds.
 //! - [`tables`]: what was measured, as tables and targets (pure).
 
 mod clients;
 mod servers;
+mod slices;
 mod tables;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use holdfast_lab::{Lab, Service, render};
+use holdfast_lab::{Lab, Service, cgroup, render};
 
 use self::clients::{SCRIPT, output, redis_figures, wrk_figures};
 use self::servers::{http_server, redis_server};
 use crate::peers::Missing;
 use crate::peers::proxy::{Kind, Proxy, Route};
-use crate::place::{beside, command_in};
+use crate::place::{Processor, beside, command_in};
 use crate::results::Section;
 use crate::rounds::{Rounds, turns};
 
@@ -42,6 +48,9 @@ const CONNECTIONS: u32 = 8;
 const CLIENTS: u32 = 8;
 const PIPELINE: u32 = 16;
 
+/// The ways that are gone in every round, the first of [`WAYS`].
+const ALWAYS: usize = 3;
+
 /// Rounds in which the proxies have their turn: every so-manieth.
 const PROXIES_EVERY: usize = 3;
 
@@ -51,6 +60,9 @@ pub struct Arguments {
     /// Rounds
     #[arg(long, default_value_t = 40, value_name = "N")]
     rounds: usize,
+    /// Rounds of slices
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    slices: usize,
     /// Seconds of each run of wrk
     #[arg(long, default_value_t = 1, value_name = "N")]
     seconds: u32,
@@ -63,6 +75,7 @@ pub struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Direct,
+    DirectAgain,
     Holdfast,
     Proxy(Kind),
 }
@@ -81,12 +94,15 @@ enum Quantity {
     P50,
     P99,
     P999,
+    SliceRate,
+    SliceP50,
 }
 
 type Figures = Rounds<(Protocol, Way, Quantity)>;
 
-const WAYS: [Way; 5] = [
+const WAYS: [Way; 6] = [
     Way::Direct,
+    Way::DirectAgain,
     Way::Holdfast,
     Way::Proxy(Kind::Haproxy),
     Way::Proxy(Kind::Nginx),
@@ -111,12 +127,12 @@ pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
         arguments,
     };
     let mut figures = Figures::default();
-    // The first round warms up.
-    for round in 0..=arguments.rounds {
+    // The first round warms up. Of no rounds, it would be all.
+    for round in (0..=arguments.rounds).skip(usize::from(arguments.rounds == 0)) {
         let mut measured = Figures::default();
         let figures = if round == 0 { &mut measured } else { &mut figures };
         for protocol in PROTOCOLS {
-            for turn in turns(round, 2) {
+            for turn in turns(round, ALWAYS) {
                 scene.run(protocol, WAYS[turn], figures)?;
             }
             if round % PROXIES_EVERY == 1 % PROXIES_EVERY {
@@ -126,6 +142,8 @@ pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
             }
         }
     }
+    slices::measure(&scene, &mut figures)?;
+    cgroup::enter(&lab.governed())?;
     Ok(tables::section(&figures, &absent))
 }
 
@@ -160,13 +178,21 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn run(&self, protocol: Protocol, way: Way, figures: &mut Figures) -> anyhow::Result<()> {
-        let to = match way {
-            Way::Direct => protocol.server(),
+    /// The cgroup that this way is gone from.
+    fn from(&self, way: Way) -> &Path {
+        if way == Way::Holdfast { &self.governed } else { &self.nothing }
+    }
+
+    fn to(&self, protocol: Protocol, way: Way) -> SocketAddr {
+        match way {
+            Way::Direct | Way::DirectAgain => protocol.server(),
             Way::Holdfast => protocol.governed(),
             Way::Proxy(kind) => listen(kind, protocol),
-        };
-        let from = if way == Way::Holdfast { &self.governed } else { &self.nothing };
+        }
+    }
+
+    fn run(&self, protocol: Protocol, way: Way, figures: &mut Figures) -> anyhow::Result<()> {
+        let (from, to) = (self.from(way), self.to(protocol, way));
         let found = match protocol {
             Protocol::Http => self.wrk(from, to),
             Protocol::Redis => self.redis_benchmark(from, to),
@@ -179,7 +205,7 @@ impl Scene<'_> {
     }
 
     fn wrk(&self, from: &Path, to: SocketAddr) -> anyhow::Result<Vec<(Quantity, f64)>> {
-        let mut command = command_in("wrk", from)?;
+        let mut command = Processor::Client.of(command_in("wrk", from)?)?;
         command
             .args(["--threads=1", &format!("--connections={CONNECTIONS}")])
             .arg(format!("--duration={}s", self.arguments.seconds))
@@ -190,7 +216,7 @@ impl Scene<'_> {
     }
 
     fn redis_benchmark(&self, from: &Path, to: SocketAddr) -> anyhow::Result<Vec<(Quantity, f64)>> {
-        let mut command = command_in("redis-benchmark", from)?;
+        let mut command = Processor::Client.of(command_in("redis-benchmark", from)?)?;
         command
             .args(["-h", &to.ip().to_string(), "-p", &to.port().to_string(), "--csv", "-t", "get"])
             .args(["-n", &self.arguments.commands.to_string()])
@@ -203,6 +229,7 @@ impl Way {
     const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::DirectAgain => "direct, once more",
             Self::Holdfast => "Holdfast",
             Self::Proxy(kind) => kind.name(),
         }
@@ -241,6 +268,8 @@ impl Quantity {
             Self::P50 => "latency, p50",
             Self::P99 => "latency, p99",
             Self::P999 => "latency, p99.9",
+            Self::SliceRate => "requests a second, in slices",
+            Self::SliceP50 => "latency in slices, p50",
         }
     }
 }

@@ -6,6 +6,7 @@ use holdfast_lab::{Lab, eventually};
 
 use super::{HTTP, REDIS, literal};
 use crate::peers::proxy::Proxy;
+use crate::place::Processor;
 
 /// nginx, which answers every request with a word.
 pub fn http_server(lab: &Lab) -> anyhow::Result<Proxy> {
@@ -17,7 +18,7 @@ pub fn http_server(lab: &Lab) -> anyhow::Result<Proxy> {
          keepalive_requests 1000000000;\n  server {{ listen {HTTP}; return 200 holdfast; }}\n}}\n"
     );
     let file = lab.write("http/nginx.conf", text)?;
-    let mut command = lab.beside("/usr/sbin/nginx")?;
+    let mut command = Processor::Server.of(lab.beside("/usr/sbin/nginx")?)?;
     command.args(["-e", "stderr", "-p"]).arg(lab.directory()).arg("-c").arg(file);
     let server = Proxy::spawn(command, "nginx: run tools/setup")?;
     eventually("nginx to listen", || TcpStream::connect(HTTP))?;
@@ -26,7 +27,7 @@ pub fn http_server(lab: &Lab) -> anyhow::Result<Proxy> {
 
 /// Redis, which keeps nothing.
 pub fn redis_server(lab: &Lab) -> anyhow::Result<Proxy> {
-    let mut command = lab.beside("redis-server")?;
+    let mut command = Processor::Server.of(lab.beside("redis-server")?)?;
     let port = literal(REDIS).port().to_string();
     command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
     command.arg("--dir").arg(lab.directory());

@@ -13,37 +13,41 @@ pub fn section(figures: &Figures, absent: &[(Kind, String)]) -> Section {
         "established",
         "Connections that stay",
         "wrk with 8 keep-alive connections to nginx, and redis-benchmark with 8 clients and a pipeline of \
-         16; a run is a round of a way. Direct and governed take turns in every round and are compared \
-         within it; the proxies, of one thread each, in every third one.",
+         16; a run is a round of a way. Direct, governed and direct once more take turns in every round and \
+         are compared within it; the proxies, of one thread each, in every third one. In slices: one process \
+         with eight connections of each kind, which uses them by turns for some milliseconds, 24 times each in \
+         a round.",
     );
     for protocol in PROTOCOLS {
         compared(figures, protocol, &mut section);
         absolute(figures, protocol, absent, &mut section);
     }
     section.note(
-        "Client, server and proxies share the machine's processors: a proxy's rate is also what it takes \
-         from them.",
+        "The servers run on one processor and the clients on another, where there are two; a proxy shares \
+         them, so its rate is also what it takes from them. What direct is apart from itself is what this \
+         cannot tell apart.",
     );
     section
 }
 
-/// Direct and governed, within each round.
+/// Direct and governed, within each round; and direct with itself, which shows the noise.
 fn compared(figures: &Figures, protocol: Protocol, section: &mut Section) {
     let name = protocol.name();
-    let kind = |way, quantity| (protocol, way, quantity);
-    let mut apart = Table::new(
-        &format!("{name}: Holdfast, times direct in the same round"),
-        Unit::Times,
-        Scale::AroundOne,
-    );
-    for quantity in protocol.quantities() {
-        let ratio = figures.ratio(&kind(Way::Holdfast, *quantity), &kind(Way::Direct, *quantity));
-        if matches!(quantity, Quantity::Rate | Quantity::P50) {
-            let found = (ratio.count > 0).then_some((1.0 - ratio.p50).abs() * 100.0);
+    let title = format!("{name}: Holdfast, times direct in the same round");
+    let mut apart = Table::new(&title, Unit::Times, Scale::AroundOne);
+    let slices = [Quantity::SliceRate, Quantity::SliceP50];
+    for quantity in slices.iter().chain(protocol.quantities()) {
+        let ratio =
+            |way| figures.ratio(&(protocol, way, *quantity), &(protocol, Way::Direct, *quantity));
+        let found = ratio(Way::Holdfast);
+        if slices.contains(quantity) {
+            let percent = (found.count > 0).then_some((1.0 - found.p50).abs() * 100.0);
             let what = format!("{name}, {}: Holdfast and direct apart", quantity.name());
-            section.target(&what, Unit::Percent, APART_PERCENT, found);
+            section.target(&what, Unit::Percent, APART_PERCENT, percent);
         }
-        apart.measured(quantity.name(), ratio);
+        apart.measured(quantity.name(), found);
+        let noise = format!("{}: direct, once more", quantity.name());
+        apart.measured(&noise, ratio(Way::DirectAgain));
     }
     section.tables.push(apart);
 }

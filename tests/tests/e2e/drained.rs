@@ -31,13 +31,13 @@ const DNS: SocketAddr = virtual_address(12, 53);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection, and who it reached.
-struct Held {
-    stream: TcpStream,
-    name: String,
+pub struct Held {
+    pub stream: TcpStream,
+    pub name: String,
 }
 
 impl Held {
-    fn open(address: SocketAddr) -> std::io::Result<Self> {
+    pub fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut line = String::new();
@@ -47,7 +47,7 @@ impl Held {
 
     /// Fails unless bytes still go there and back.
     #[track_caller]
-    fn assert_alive(&mut self) {
+    pub fn assert_alive(&mut self) {
         let mut answer = [0; 12];
         let there = self.stream.write_all(b"still there?");
         let back = there.and_then(|()| self.stream.read_exact(&mut answer));
@@ -56,14 +56,14 @@ impl Held {
 
     /// Waits until it is closed, and fails unless that is as somebody closes it on this node.
     #[track_caller]
-    fn await_abort(&mut self) {
+    pub fn await_abort(&mut self) {
         let error = self.stream.read(&mut [0; 1]).expect_err("it is closed");
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{}: {error}", self.name);
     }
 }
 
 /// Opens connections to `address` until so many have reached `name`; those, and the others.
-fn reach(
+pub fn reach(
     address: SocketAddr,
     name: &str,
     count: usize,
@@ -82,13 +82,13 @@ fn reach(
 }
 
 /// `service` with both addresses of each backend, the first of which says `keys`.
-fn with(service: Service, [red, green]: [&Backend; 2], keys: &str) -> Service {
+pub fn with(service: Service, [red, green]: [&Backend; 2], keys: &str) -> Service {
     let service = service.endpoint_with(red.v4(), keys).endpoint_with(red.v6(), keys);
     service.endpoint(green.v4()).endpoint(green.v6())
 }
 
 /// The service `name` at `address`, which closes after `close_after` if it says so.
-fn service(name: &str, address: SocketAddr, close_after: Option<&str>) -> Service {
+pub fn service(name: &str, address: SocketAddr, close_after: Option<&str>) -> Service {
     let service = Service::tcp(name, address).balanced("policy: round_robin");
     match close_after {
         Some(time) => service.key(&format!("drain: {{ close_after: {time} }}")),
@@ -126,12 +126,12 @@ fn wait_for_drained(name: &str, protocol: &str, expected: u64) -> Result<(), Lab
     })
 }
 
-fn start(lab: &Lab, services: &[Service]) -> Result<Supervisor, LabError> {
+pub fn start(lab: &Lab, services: &[Service]) -> Result<Supervisor, LabError> {
     let file = lab.write(FILE, text(services))?;
     lab.supervisor(&file).with("--metrics", METRICS.to_string()).start()
 }
 
-fn text(services: &[Service]) -> String {
+pub fn text(services: &[Service]) -> String {
     format!("access_log: {{}}\n{}", holdfast_lab::render(services))
 }
 

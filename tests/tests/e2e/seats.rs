@@ -71,7 +71,7 @@ fn sharing_a_place_with(socket: &UdpSocket) -> io::Result<UdpSocket> {
 }
 
 /// The kernel's number for a socket (`SO_COOKIE`, socket(7)).
-fn cookie(socket: &UdpSocket) -> io::Result<u64> {
+pub fn cookie(socket: &impl AsRawFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the option writes 8 bytes at most, and there is room for them.

@@ -25,6 +25,8 @@ const ASK_MAP: u16 = 1;
 const STORAGES: u16 = 20;
 const STORAGE: u16 = 1;
 const VALUE: u16 = 3;
+/// `INET_DIAG_CGROUP_ID`.
+const CGROUP: u16 = 21;
 /// `NLA_TYPE_MASK`: what of an attribute's type is not a flag.
 const TYPE_MASK: u16 = 0x3fff;
 
@@ -189,6 +191,13 @@ impl Row<'_> {
         let storage = find(storages, STORAGE)?;
         plain(find(storage, VALUE)?)
     }
+
+    /// The id of the cgroup it is in, that of the process which made it, for as long as it lives: programs of
+    /// this cgroup, and of those above it, are the ones that run for it.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<u64> {
+        Some(u64::from_ne_bytes(find(self.attributes, CGROUP)?.try_into().ok()?))
+    }
 }
 
 /// The value of the first attribute of this type.
@@ -263,6 +272,18 @@ mod tests {
         assert_eq!(rows(&packet)[0].1, Some(99));
         let short = attribute(STORAGES, &attribute(STORAGE, &attribute(VALUE, &state[..127])));
         assert_eq!(rows(&row(2, &id([1, 0, 0, 0], 80, 41), &short))[0].1, None);
+    }
+
+    #[test]
+    fn its_cgroup_is_found_among_its_attributes_if_the_kernel_says_it() {
+        let cgroup = |attributes: &[u8]| {
+            let packet = row(2, &id([1, 0, 0, 0], 80, 41), attributes);
+            let first = answers(&packet).next().expect("one").expect("whole");
+            if let Answer::Row(row) = first { row.cgroup() } else { None }
+        };
+        let of = |bytes: &[u8]| [attribute(14, &[]), attribute(CGROUP, bytes)].concat();
+        assert_eq!(cgroup(&of(&0x1_0000_0007_u64.to_ne_bytes())), Some(0x1_0000_0007));
+        assert_eq!((cgroup(&of(&[7, 0, 0, 0])), cgroup(&of(&[])), cgroup(&[])), (None, None, None));
     }
 
     #[test]

@@ -1,0 +1,97 @@
+//! What the child that closes connections does and does not do, whatever the maps say: a worker writes them, and
+//! may have been taken over.
+
+use std::error::Error;
+use std::fs;
+use std::net::TcpStream;
+
+use holdfast_bpf::map::HashMap;
+use holdfast_bpf::object;
+use holdfast_lab::wait::holds;
+use holdfast_lab::{Backend, Lab, LabError, Supervisor, TestResult, cgroup, eventually, isolated};
+use holdfast_protocol::kernel::{SeatWord, SocketState, limit, map, phase};
+use holdfast_protocol::manifest::Kind;
+use holdfast_tests::hooks;
+
+use crate::drained::{Held, reach, service, start, text, with};
+use crate::scene::{WEB, put_in_force};
+use crate::seats::cookie;
+
+/// What the programs remember of sockets.
+struct Sockets(HashMap<u32, SocketState>);
+
+impl Sockets {
+    fn of(lab: &Lab) -> Result<Self, Box<dyn Error>> {
+        Ok(Self(HashMap::new(object::get(&hooks::pin(lab, Kind::Map, map::SOCKETS))?)?))
+    }
+
+    /// Where the element is that `wanted` accepts, and what it says.
+    fn find(
+        &self,
+        wanted: impl Fn(&SocketState) -> bool,
+    ) -> Result<(u32, SocketState), Box<dyn Error>> {
+        for index in 0..limit::SOCKETS {
+            let state = self.0.lookup(&index)?.ok_or("the array is shorter than it should be")?;
+            if wanted(&state) {
+                return Ok((index, state));
+            }
+        }
+        Err("there is no such element".into())
+    }
+
+    /// Writes that `other` was sent where `sent` was, as a worker could that has been taken over.
+    fn claim(&self, other: &TcpStream, sent: &TcpStream) -> Result<(), Box<dyn Error>> {
+        let (other, sent) = (cookie(other)?, cookie(sent)?);
+        let (_, known) = self.find(|state| SeatWord(state.seat).is_of(sent))?;
+        let (free, _) = self.find(|state| state.seat == SeatWord::FREE.0)?;
+        let seat = SeatWord::new(other, phase::OPEN).0;
+        Ok(self.0.update(&free, &SocketState { seat, ..known })?)
+    }
+}
+
+/// Waits until the log of the supervisor says all of `words` in one line.
+fn await_line(supervisor: &Supervisor, words: &[&str]) -> Result<(), LabError> {
+    eventually(&format!("a line with {words:?}"), || {
+        let log = fs::read_to_string(supervisor.log()).map_err(|error| error.to_string())?;
+        let is_it = |line: &str| words.iter().all(|word| line.contains(word));
+        holds(log.lines().any(is_it), || log.clone())
+    })
+}
+
+/// What `open` opens while this process is in the cgroup `path`.
+fn within<T>(lab: &Lab, path: &std::path::Path, open: impl FnOnce() -> T) -> Result<T, LabError> {
+    cgroup::enter(path)?;
+    let opened = open();
+    cgroup::enter(&lab.governed())?;
+    Ok(opened)
+}
+
+#[test]
+fn no_socket_outside_the_governed_cgroup_is_closed_whatever_the_maps_say() {
+    isolated(|lab| {
+        let (red, green) = (Backend::tcp("red")?, Backend::tcp("green")?);
+        let texts = |keys: &str| [with(service("web", WEB, Some("0s")), [&red, &green], keys)];
+        let mut supervisor = start(lab, &texts("weight: 1"))?;
+        let below = lab.governed().join("below");
+        fs::create_dir(&below)?;
+        let (mut governed, _others) = reach(WEB, "red", 1)?;
+        let deeper = within(lab, &below, || reach(WEB, "red", 1))?;
+        let (more, _others_deeper) = deeper?;
+        governed.extend(more);
+        // They have nothing to do with any of it, but for where they lead to.
+        let mut outside = within(lab, &lab.control(), || Held::open(red.v4()))??;
+        let mut outside6 = within(lab, &lab.control(), || Held::open(red.v6()))??;
+        let sockets = Sockets::of(lab)?;
+        for other in [&outside, &outside6] {
+            sockets.claim(&other.stream, &governed[0].stream)?;
+        }
+
+        put_in_force(lab, &mut supervisor, &text(&texts("draining: true")))?;
+        governed.iter_mut().for_each(Held::await_abort);
+        let said = "it is not known to be in the governed cgroup";
+        await_line(&supervisor, &["not every connection", said])?;
+        outside.assert_alive();
+        outside6.assert_alive();
+        TestResult::Ok(())
+    });
+}

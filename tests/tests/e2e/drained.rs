@@ -111,6 +111,13 @@ fn wait_for_live(lab: &Lab, name: &str, expected: u64) -> Result<(), LabError> {
     })
 }
 
+/// How long until the connections of `endpoint` of the service `web` are closed, if it has any.
+fn closes_in_ms(lab: &Lab, endpoint: &Backend) -> Result<Option<u64>, LabError> {
+    let (rows, address) = (rows(lab, "endpoints")?, endpoint.v4().to_string());
+    let row = rows.iter().find(|row| row["service"] == "web" && row["endpoint"] == address);
+    Ok(row.and_then(|row| row["drain"]["closes_in_ms"].as_u64()))
+}
+
 /// How many connections of the service are counted as closed for this.
 fn drained(name: &str, protocol: &str) -> Result<u64, Box<dyn Error>> {
     let samples = scrape().map_err(|error| format!("{error:?}"))?;
@@ -300,12 +307,19 @@ fn the_time_goes_on_whoever_restarts_and_connections_are_closed_once() {
         let begun = Instant::now();
         put_in_force(lab, life.supervisor(), &text(&texts("draining: true")))?;
         let marked = Instant::now();
+        let mut last = closes_in_ms(lab, &red)?.ok_or("it is not known when it closes")?;
+        assert!(last <= 4000, "{last}");
         for restart in
             [Restart::WorkerKilled, Restart::SupervisorReplaced, Restart::SupervisorKilled]
         {
             life.restart(restart)?;
             if marked.elapsed() < TIME / 2 {
                 old.iter_mut().for_each(Held::assert_alive);
+            }
+            // Nobody begins anew.
+            if let Some(left) = closes_in_ms(lab, &red)? {
+                assert!(left <= last, "{left} ms are left, {last} were before {restart:?}");
+                last = left;
             }
         }
         old.iter_mut().for_each(Held::await_abort);

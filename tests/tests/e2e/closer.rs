@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fs;
 use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
 
 use holdfast_bpf::map::HashMap;
 use holdfast_bpf::object;
@@ -12,10 +13,11 @@ use holdfast_lab::{Backend, Lab, LabError, Supervisor, TestResult, cgroup, event
 use holdfast_protocol::kernel::{SeatWord, SocketState, limit, map, phase};
 use holdfast_protocol::manifest::Kind;
 use holdfast_tests::hooks;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
-use crate::drained::{Held, reach, service, start, text, with};
+use crate::drained::{API, Held, reach, service, start, text, with};
 use crate::scene::{WEB, put_in_force};
-use crate::seats::cookie;
+use crate::seats::{cookie, sharing_the_place};
 
 /// What the programs remember of sockets.
 struct Sockets(HashMap<u32, SocketState>);
@@ -92,6 +94,54 @@ fn no_socket_outside_the_governed_cgroup_is_closed_whatever_the_maps_say() {
         await_line(&supervisor, &["not every connection", said])?;
         outside.assert_alive();
         outside6.assert_alive();
+        TestResult::Ok(())
+    });
+}
+
+#[test]
+fn what_has_time_left_stays_when_others_are_closed() {
+    isolated(|lab| {
+        let (red, green) = (Backend::tcp("red")?, Backend::tcp("green")?);
+        let both = [&red, &green];
+        let texts = |keys: &str| {
+            let api = with(service("api", API, Some("24h")), both, keys);
+            [with(service("web", WEB, Some("0s")), both, keys), api]
+        };
+        let mut supervisor = start(lab, &texts("weight: 1"))?;
+        let (mut closed, mut stay) = reach(WEB, "red", 2)?;
+        let (kept, others) = reach(API, "red", 2)?;
+        stay.extend(kept.into_iter().chain(others));
+        put_in_force(lab, &mut supervisor, &text(&texts("draining: true")))?;
+        closed.iter_mut().for_each(Held::await_abort);
+        await_line(&supervisor, &["were closed", "\"closed\":2"])?;
+        stay.iter_mut().for_each(Held::assert_alive);
+        TestResult::Ok(())
+    });
+}
+
+#[test]
+fn what_is_remembered_with_the_socket_itself_is_closed_as_well() {
+    isolated(|lab| {
+        let red = Backend::tcp("red")?;
+        let texts = |keys: &str| {
+            let web = service("web", WEB, Some("0s"));
+            [web.endpoint_with(red.v4(), keys).endpoint_with(red.v6(), keys)]
+        };
+        let mut supervisor = start(lab, &texts("weight: 1"))?;
+        let mut holder = Held::open(WEB)?;
+        let taken = cookie(&holder.stream)?;
+        let late = sharing_the_place(taken, || {
+            Ok(socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)
+        })?;
+        connect(late.as_raw_fd(), &SockaddrStorage::from(WEB))?;
+        let number = cookie(&late)?;
+        let mut late = Held::of(late.into())?;
+        let sockets = Sockets::of(lab)?;
+        let has = |cookie| sockets.find(|state| SeatWord(state.seat).is_of(cookie)).is_ok();
+        assert!(has(taken) && !has(number), "its place was to be taken");
+        put_in_force(lab, &mut supervisor, &text(&texts("draining: true")))?;
+        holder.await_abort();
+        late.await_abort();
         TestResult::Ok(())
     });
 }

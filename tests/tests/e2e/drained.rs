@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use crate::scene::{FILE, WEB, mapped, put_in_force, virtual_address, virtual_address6};
 
 /// Another service of the same endpoints.
-const API: SocketAddr = virtual_address(11, 80);
+pub const API: SocketAddr = virtual_address(11, 80);
 /// One over UDP.
 const DNS: SocketAddr = virtual_address(12, 53);
 
@@ -38,7 +38,11 @@ pub struct Held {
 
 impl Held {
     pub fn open(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+        Self::of(TcpStream::connect(address)?)
+    }
+
+    /// The connection `stream`, of which nothing was read yet.
+    pub fn of(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut line = String::new();
         BufReader::with_capacity(1, &stream).read_line(&mut line)?;

@@ -115,11 +115,12 @@ fn wait_for_live(lab: &Lab, name: &str, expected: u64) -> Result<(), LabError> {
     })
 }
 
-/// How long until the connections of `endpoint` of the service `web` are closed, if it has any.
-fn closes_in_ms(lab: &Lab, endpoint: &Backend) -> Result<Option<u64>, LabError> {
+/// How many connections `endpoint` of the service `web` has, and how long until they are closed, if it has any.
+fn closing(lab: &Lab, endpoint: &Backend) -> Result<Option<(u64, u64)>, LabError> {
     let (rows, address) = (rows(lab, "endpoints")?, endpoint.v4().to_string());
     let row = rows.iter().find(|row| row["service"] == "web" && row["endpoint"] == address);
-    Ok(row.and_then(|row| row["drain"]["closes_in_ms"].as_u64()))
+    let open = row.and_then(|row| row["traffic"]["open"].as_u64());
+    Ok(open.zip(row.and_then(|row| row["drain"]["closes_in_ms"].as_u64())))
 }
 
 /// How many connections of the service are counted as closed for this.
@@ -311,8 +312,8 @@ fn the_time_goes_on_whoever_restarts_and_connections_are_closed_once() {
         let begun = Instant::now();
         put_in_force(lab, life.supervisor(), &text(&texts("draining: true")))?;
         let marked = Instant::now();
-        let mut last = closes_in_ms(lab, &red)?.ok_or("it is not known when it closes")?;
-        assert!(last <= 4000, "{last}");
+        let (open, mut last) = closing(lab, &red)?.ok_or("it is not known when it closes")?;
+        assert!(open == 3 && last <= 4000, "{open} are open, and {last} ms are left");
         for restart in
             [Restart::WorkerKilled, Restart::SupervisorReplaced, Restart::SupervisorKilled]
         {
@@ -321,7 +322,7 @@ fn the_time_goes_on_whoever_restarts_and_connections_are_closed_once() {
                 old.iter_mut().for_each(Held::assert_alive);
             }
             // Nobody begins anew.
-            if let Some(left) = closes_in_ms(lab, &red)? {
+            if let Some((_, left)) = closing(lab, &red)? {
                 assert!(left <= last, "{left} ms are left, {last} were before {restart:?}");
                 last = left;
             }

@@ -49,9 +49,19 @@ struct Draining {
 #[derive(Clone, Debug, Default)]
 pub struct Drains(Vec<Draining>);
 
-/// When the connections of endpoints that drain are closed: the last of them, for one that has several numbers.
+/// The endpoints that drain, by what they are called.
 #[derive(Clone, Debug, Default)]
-pub struct Closings(HashMap<Name, u64>);
+pub struct Closings(HashMap<Name, Closing>);
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closing {
+    /// The numbers it has.
+    pub numbers: Vec<u32>,
+    /// When its connections are closed: the last of them, if those of its numbers are not at the same time. `None`
+    /// if it has none.
+    last_ns: Option<u64>,
+}
 
 /// An endpoint of which there is something to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,15 +195,16 @@ impl Drains {
     /// When the connections of each are closed.
     #[must_use]
     pub fn closings(&self, maps: &impl Reader) -> Closings {
-        let mut closings = HashMap::new();
+        let mut closings: HashMap<Name, Closing> = HashMap::new();
         for it in &self.0 {
             let state = maps.endpoint(it.number);
             let record = maps.record(state.service);
             let there = (state.address, state.port_be);
             let name = (record.service, (record.port_be, record.protocol), there);
+            let closing = closings.entry(name).or_default();
+            closing.numbers.push(it.number);
             if state.live != 0 {
-                let last: &mut u64 = closings.entry(name).or_default();
-                *last = it.closes_ns.max(*last);
+                closing.last_ns = closing.last_ns.max(Some(it.closes_ns));
             }
         }
         Closings(closings)
@@ -207,13 +218,20 @@ impl Drains {
 }
 
 impl Closings {
-    /// How long it is at `now_ns` until the connections of `aside` are closed, in milliseconds, begun ones counted as
-    /// whole; `None` if it has none.
+    /// That of `aside`, if it has a number.
     #[must_use]
-    pub fn left_ms(&self, aside: &Aside, now_ns: u64) -> Option<u64> {
+    pub fn of(&self, aside: &Aside) -> Option<&Closing> {
         let there = (aside.endpoint.address, aside.endpoint.port_be);
-        let closes_ns = self.0.get(&(aside.service, aside.port, there))?;
-        Some(closes_ns.saturating_sub(now_ns).div_ceil(NANOSECONDS_PER_MILLISECOND))
+        self.0.get(&(aside.service, aside.port, there))
+    }
+}
+
+impl Closing {
+    /// How long it is at `now_ns` until its connections are closed, in milliseconds, begun ones counted as whole;
+    /// `None` if it has none.
+    #[must_use]
+    pub fn left_ms(&self, now_ns: u64) -> Option<u64> {
+        Some(self.last_ns?.saturating_sub(now_ns).div_ceil(NANOSECONDS_PER_MILLISECOND))
     }
 }
 

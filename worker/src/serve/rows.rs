@@ -159,12 +159,14 @@ impl Snapshot {
             if let Some(at) = by_port.get(&(aside.service, aside.port)) {
                 let told = |time| format!("connections are closed after {time:?}");
                 let reason = aside.close_after.map_or_else(String::new, told);
+                let known = closings.and_then(|(known, now_ns)| Some((known.of(aside)?, now_ns)));
                 let drain = aside.close_after.map(|time| DrainRow {
                     close_after_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-                    closes_in_ms: closings.and_then(|(known, now_ns)| known.left_ms(aside, now_ns)),
+                    closes_in_ms: known.and_then(|(closing, now_ns)| closing.left_ms(now_ns)),
                 });
+                let numbers = known.map_or_else(Vec::new, |(closing, _)| closing.numbers.clone());
                 let unused = Counted::unused(aside.endpoint, aside.state, reason);
-                ports[*at].endpoints.push(Counted { drain, ..unused });
+                ports[*at].endpoints.push(Counted { drain, numbers, ..unused });
             }
         }
         ports.iter_mut().for_each(Port::sort);

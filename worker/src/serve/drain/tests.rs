@@ -81,7 +81,7 @@ fn how_long_is_left_is_that_of_the_last_connections() {
     let mut model = model();
     let (drains, _) = mark(&mut model, &wanted(&[1, 2], 30), NOW);
     let left = |model: &Model, drains: &Drains, host, now_ns| {
-        drains.closings(model).left_ms(&aside(host, 30), now_ns)
+        drains.closings(model).of(&aside(host, 30))?.left_ms(now_ns)
     };
     assert_eq!(left(&model, &drains, 1, NOW), Some(30_000));
     assert_eq!(left(&model, &drains, 2, NOW + 30 * SECOND - 1), Some(1));
@@ -94,6 +94,8 @@ fn how_long_is_left_is_that_of_the_last_connections() {
     assert_eq!(left(&model, &marked(&model), 1, NOW), Some(30_000));
     model.endpoints[1].live = 0;
     assert_eq!(left(&model, &marked(&model), 1, NOW), None, "it has no connections");
+    let closings = marked(&model).closings(&model);
+    assert_eq!(closings.of(&aside(1, 30)).map(|it| &it.numbers[..]), Some(&[1, 4][..]));
 }
 
 #[test]

@@ -20,7 +20,8 @@ fn text(said: &str) -> String {
 #[test]
 fn a_time_from_none_to_a_day() {
     let understood = |said: &str| parse_text(&text(said)).unwrap().services[0].drain;
-    for (said, seconds) in [("0s", 0), ("30s", 30), ("5m", 300), ("24h", 86_400)] {
+    let ends = [("0s", 0), ("0h", 0), ("24h", 86_400), ("1440m", 86_400), ("86400s", 86_400)];
+    for (said, seconds) in ends.into_iter().chain([("1s", 1), ("30s", 30), ("5m", 300)]) {
         let close_after = Duration::from_secs(seconds);
         let said = format!("{{ close_after: {said} }}");
         assert_eq!(understood(&said), Some(Drain { close_after }), "{said}");
@@ -38,10 +39,22 @@ fn anything_else_is_an_error_with_its_place() {
         "yes",
         "5:12: `drain` is a single value: write a mapping with keys of `close_after`".to_owned(),
     );
-    check("{ close_after: 25h }", format!("5:27: the close_after `25h` is out of range: {wanted}"));
     check(
-        "{ close_after: 30 }",
-        format!("5:27: the close_after `30` is not a number and a unit: {wanted}"),
+        "[30s]",
+        "5:12: `drain` is a list: write a mapping with keys of `close_after`".to_owned(),
+    );
+    for far in ["25h", "1441m", "86401s", "86400001ms", "99999999999999999999h"] {
+        let said = format!("{{ close_after: {far} }}");
+        check(&said, format!("5:27: the close_after `{far}` is out of range: {wanted}"));
+    }
+    for odd in ["30", "0", "-1s", "1.5s", "1h30m", "1 s", "s", "01s", "30S", "never"] {
+        let said = format!("{{ close_after: {odd} }}");
+        check(&said, format!("5:27: the close_after `{odd}` is not a number and a unit: {wanted}"));
+    }
+    check("{ close_after: }", format!("5:25: the close_after is empty: {wanted}"));
+    check(
+        "{ close_after: 1s, close_after: 2s }",
+        "5:31: the key `close_after` is here twice, first at 5:14".to_owned(),
     );
     check(
         "{ close_after: 1s, after: 1s }",

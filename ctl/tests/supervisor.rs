@@ -157,6 +157,7 @@ fn page(rows: u32, first: u32, next: Option<u32>) -> Response {
         reason: String::new(),
         traffic: TrafficRow::default(),
         aliases: Vec::new(),
+        drain: None,
     };
     let rows = (first..first + rows).map(row).collect();
     Response::Worker(wire::encode(&WorkerAnswer::Endpoints { rows, next }).unwrap())

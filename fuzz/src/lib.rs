@@ -17,6 +17,7 @@ use holdfast_protocol::handover::{CHILD_DESCRIPTOR, FromChild, Offer, ToChild};
 use holdfast_protocol::manifest::Kind;
 use holdfast_protocol::pin;
 use holdfast_protocol::wire::{self, Channel, Message};
+use holdfast_worker::close::message::{Answer, answers};
 use holdfast_worker::serve::health_check::answer::{MAX_STATUS_LINE_BYTES, outcome};
 use holdfast_worker::serve::health_check::target::Outcome;
 use holdfast_worker::serve::http::request::{MAX_HEAD_BYTES, Refusal, parse as parse_request};
@@ -26,7 +27,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("packet", packet),
     ("body", body),
     ("configuration", configuration),
@@ -36,6 +37,7 @@ pub const TARGETS: [Target; 9] = [
     ("snapshot", snapshot),
     ("request", request),
     ("answer", answer),
+    ("sockets", sockets),
 ];
 
 /// What stands between two files in the input of [`configurations`]: a control character, which no
@@ -296,5 +298,23 @@ pub fn answer(bytes: &[u8]) {
     }
     if told.is_some() && bytes.len() <= 2 * MAX_STATUS_LINE_BYTES {
         assert_eq!(told, Some(at_the_end), "its end makes a difference");
+    }
+}
+
+/// The kernel's list of sockets, as netlink sends it to the closer: what is said of each socket is within the packet,
+/// and so is the end of the list.
+pub fn sockets(packet: &[u8]) {
+    /// `struct nlmsghdr`: no message is shorter.
+    const HEADER_BYTES: usize = 16;
+    // What is behind the packet in a buffer makes no difference.
+    let other = [packet, &[0xa5; 256]].concat();
+    let found: Vec<_> = answers(packet).collect();
+    assert!(found.iter().eq(&answers(&other[..packet.len()]).collect::<Vec<_>>()));
+    assert!(found.len() <= packet.len().div_ceil(HEADER_BYTES), "{} messages", found.len());
+    for (answer, other) in found.into_iter().zip(answers(&other[..packet.len()])) {
+        if let (Ok(Answer::Row(row)), Ok(Answer::Row(other))) = (answer, other) {
+            assert_eq!(row.listed(), other.listed());
+            assert_eq!((row.stored(), row.cgroup()), (other.stored(), other.cgroup()));
+        }
     }
 }

@@ -184,6 +184,14 @@ fn the_corpus_reaches_both_verdicts_of_every_decoder() {
     both("request", &|head| {
         matches!(holdfast_worker::serve::http::request::parse(head), Ok(Some(_)))
     });
+    both("sockets", &|packet| {
+        use holdfast_worker::close::message::{Answer, answers};
+        let mut rows = answers(packet).filter_map(|answer| match answer.ok()? {
+            Answer::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.any(|row| row.cgroup().is_some())
+    });
     // As `state` frames them: that it forgets the checksum would make it refuse everything.
     let is_state = |body: &[u8]| Carried::decode(&framed_state(body)).is_ok();
     both("state", &is_state);

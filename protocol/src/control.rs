@@ -370,6 +370,17 @@ pub struct EndpointRow {
     pub traffic: TrafficRow,
     /// Where else it answers who asks for it: `127.0.0.9:30080`.
     pub aliases: Vec<String>,
+    /// When the connections it has are closed, if it drains and they are.
+    pub drain: Option<DrainRow>,
+}
+
+/// When the connections of an endpoint that drains are closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRow {
+    /// How long after it began, as configured.
+    pub close_after_ms: u64,
+    /// How long from now; 0 if they are being closed. `None` if there are none.
+    pub closes_in_ms: Option<u64>,
 }
 
 /// What became of connections, as the kernel counts it.

@@ -1,7 +1,7 @@
 //! Running the closer: the privileged child that closes the connections of endpoints that have drained long
 //! enough, and ends. A worker says when; which ones, the child reads from the maps itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use holdfast_protocol::wire;
 
 use crate::channel::{Channel, ChannelError};
 use crate::estate::Estate;
+use crate::loader::Plan;
 use crate::oom;
 use crate::process::{self, Child, Ending};
 
@@ -58,22 +59,19 @@ pub enum CloserError {
     Channel(#[from] ChannelError),
 }
 
-/// Starts a closer, with what it needs of `estate`.
+/// Starts a closer as `plan` says, with what it needs of `estate`.
 ///
 /// # Errors
 ///
 /// When it does not start.
-pub fn start(
-    worker: &Path,
-    instance: &str,
-    estate: &Estate,
-) -> Result<(Channel, Child), CloserError> {
+pub fn start(plan: &Plan, estate: &Estate) -> Result<(Channel, Child), CloserError> {
+    let Plan { worker, instance, cgroup, .. } = plan;
     let (channel, theirs) = Channel::pair()?;
     let mut command = Command::new(worker);
-    command.arg("close").arg("--instance").arg(instance);
+    command.arg("close").arg("--instance").arg(instance).arg("--cgroup").arg(cgroup);
     oom::offer_instead(&mut command);
     let child = process::spawn(&mut command, theirs, Stdio::null(), Vec::new())
-        .map_err(|source| CloserError::Spawn { path: worker.to_owned(), source })?;
+        .map_err(|source| CloserError::Spawn { path: worker.clone(), source })?;
     // One that does not hear this has ended already, which is noticed next.
     let _heard = channel.send(&hello(instance), &[]);
     let (offer, maps) = estate.offer_of(&map::CLOSING);

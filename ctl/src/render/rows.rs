@@ -1,9 +1,9 @@
 //! Lists: services, endpoints, links.
 
-use holdfast_protocol::control::{EndpointRow, LinkStatus, ServiceRow};
+use holdfast_protocol::control::{DrainRow, EndpointRow, LinkStatus, ServiceRow};
 
 use super::table::{Cell, Column, Table};
-use super::{BAD, GOOD, NOTABLE};
+use super::{BAD, GOOD, NOTABLE, seconds};
 
 /// One line for each port of a service.
 pub fn services(rows: &[ServiceRow]) -> String {
@@ -84,10 +84,11 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
                 }
             },
             Cell::new(row.weight),
-            match &*row.reason {
-                "" if row.state == ACTIVE => Cell::new(ACTIVE),
-                "" => Cell::styled(NOTABLE, &row.state),
-                reason => Cell::styled(NOTABLE, format!("{}: {reason}", row.state)),
+            match (&*row.reason, row.drain.and_then(|drain| closing(&drain))) {
+                (_, Some(closing)) => Cell::styled(NOTABLE, format!("{}, {closing}", row.state)),
+                ("", None) if row.state == ACTIVE => Cell::new(ACTIVE),
+                ("", None) => Cell::styled(NOTABLE, &row.state),
+                (reason, None) => Cell::styled(NOTABLE, format!("{}: {reason}", row.state)),
             },
             Cell::new(row.traffic.opened),
             Cell::new(row.traffic.open),
@@ -98,6 +99,15 @@ pub fn endpoints(rows: &[EndpointRow]) -> String {
         ]);
     }
     table.render()
+}
+
+/// When the connections of an endpoint that drains are closed, if it has any.
+fn closing(drain: &DrainRow) -> Option<String> {
+    Some(match drain.closes_in_ms? {
+        0 => "closing".to_owned(),
+        // That it is not over before it says 0.
+        left => format!("closes in {}", seconds(left.div_ceil(1000))),
+    })
 }
 
 /// One line for each link.
@@ -208,19 +218,30 @@ hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs
             reason: reason.to_owned(),
             traffic: TRAFFIC,
             aliases: Vec::new(),
+            drain: None,
+        };
+        let closing = |closes_in_ms| EndpointRow {
+            drain: Some(DrainRow { close_after_ms: 30_000, closes_in_ms }),
+            ..row(1, "draining", "connections are closed after 30s")
         };
         let text = endpoints(&[
             row(10_000, "active", ""),
             row(1, "draining", ""),
             row(1, "unhealthy", "answered 503"),
+            closing(Some(11_001)),
+            closing(Some(0)),
+            closing(None),
         ]);
         assert_eq!(
             strip_str(&text).to_string(),
             "\
-SERVICE  PORT  ENDPOINT         WEIGHT  STATE                    OPENED  OPEN  PENDING  FAILED  SENT  RECEIVED
-web      http  127.0.0.1:18080   10000  active                       11     4        1       0  5000        70
-web      http  127.0.0.1:18080       1  draining                     11     4        1       0  5000        70
-web      http  127.0.0.1:18080       1  unhealthy: answered 503      11     4        1       0  5000        70
+SERVICE  PORT  ENDPOINT         WEIGHT  STATE                                       OPENED  OPEN  PENDING  FAILED  SENT  RECEIVED
+web      http  127.0.0.1:18080   10000  active                                          11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  draining                                        11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  unhealthy: answered 503                         11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  draining, closes in 12s                         11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  draining, closing                               11     4        1       0  5000        70
+web      http  127.0.0.1:18080       1  draining: connections are closed after 30s      11     4        1       0  5000        70
 "
         );
         assert!(text.contains(&super::super::paint(NOTABLE, "draining")), "{text:?}");

@@ -1,9 +1,9 @@
 //! One sample of every message, by name.
 
 use holdfast_protocol::control::{
-    ConfigStatus, DriftStatus, EndpointRow, LinkStatus, PolicyRow, Replacements, Request, Response,
-    ServiceRow, SnapshotStatus, StandbyStatus, Status, SupervisorStatus, Takeover, Takeovers,
-    TrafficRow, WorkerAnswer, WorkerQuery, WorkerStatus,
+    ConfigStatus, DrainRow, DriftStatus, EndpointRow, LinkStatus, PolicyRow, Replacements, Request,
+    Response, ServiceRow, SnapshotStatus, StandbyStatus, Status, SupervisorStatus, Takeover,
+    Takeovers, TrafficRow, WorkerAnswer, WorkerQuery, WorkerStatus,
 };
 use holdfast_protocol::handover::{
     Closed, ConfigReport, ConfigState, FromChild, History, Occasion, Offer, Origin, SetAside,
@@ -135,6 +135,7 @@ pub fn answers() -> Vec<(&'static str, WorkerAnswer)> {
                     reason: "answered 503".into(),
                     traffic: traffic(),
                     aliases: vec!["127.0.0.9:30080".into()],
+                    drain: Some(DrainRow { close_after_ms: 30_000, closes_in_ms: Some(300) }),
                 }],
                 next: None,
             },

@@ -65,8 +65,7 @@ impl Keeper {
     }
 
     fn start_closer(&self) -> Result<(Child, AsyncFd<Channel>), CloserError> {
-        let plan = &self.settings.plan;
-        let (channel, child) = closer::start(&plan.worker, &plan.instance, &self.estate)?;
+        let (channel, child) = closer::start(&self.settings.plan, &self.estate)?;
         match reactor::watch(channel) {
             Ok(channel) => Ok((child, channel)),
             Err(source) => {

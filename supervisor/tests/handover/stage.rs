@@ -25,6 +25,9 @@ const ROOM: usize = 1024;
 /// What the log says of a takeover that came to a grant, and of one that did not.
 pub const OUTCOMES: [&str; 2] = ["a worker is granted", "a worker was not granted"];
 
+/// What it says of a closer that was started.
+const CLOSER: &str = "a closer closes";
+
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// The places of one instance.
@@ -130,6 +133,11 @@ impl<'a> Stage<'a> {
         }
         self.await_outcome(&before, expected, logged)?;
         self.await_words(logged, &format!("{fault:?} at {}", due.name()))?;
+        if (*due, *fault) == (Due::Said(Said::Overdue), Fault::Early) {
+            // It was said long before the grant: by nobody who may write.
+            let log = self.log()?;
+            holds(!log[logged..].contains(CLOSER), || log[logged..].to_owned())?;
+        }
         self.check_whole()
     }
 

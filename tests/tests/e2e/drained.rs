@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use crate::scene::{FILE, WEB, mapped, put_in_force, virtual_address, virtual_address6};
 
 /// Another service of the same endpoints.
-const API: SocketAddr = virtual_address(11, 80);
+pub const API: SocketAddr = virtual_address(11, 80);
 /// One over UDP.
 const DNS: SocketAddr = virtual_address(12, 53);
 
@@ -31,14 +31,18 @@ const DNS: SocketAddr = virtual_address(12, 53);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection, and who it reached.
-struct Held {
-    stream: TcpStream,
-    name: String,
+pub struct Held {
+    pub stream: TcpStream,
+    pub name: String,
 }
 
 impl Held {
-    fn open(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+    pub fn open(address: SocketAddr) -> std::io::Result<Self> {
+        Self::of(TcpStream::connect(address)?)
+    }
+
+    /// The connection `stream`, of which nothing was read yet.
+    pub fn of(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut line = String::new();
         BufReader::with_capacity(1, &stream).read_line(&mut line)?;
@@ -47,7 +51,7 @@ impl Held {
 
     /// Fails unless bytes still go there and back.
     #[track_caller]
-    fn assert_alive(&mut self) {
+    pub fn assert_alive(&mut self) {
         let mut answer = [0; 12];
         let there = self.stream.write_all(b"still there?");
         let back = there.and_then(|()| self.stream.read_exact(&mut answer));
@@ -56,14 +60,14 @@ impl Held {
 
     /// Waits until it is closed, and fails unless that is as somebody closes it on this node.
     #[track_caller]
-    fn await_abort(&mut self) {
+    pub fn await_abort(&mut self) {
         let error = self.stream.read(&mut [0; 1]).expect_err("it is closed");
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{}: {error}", self.name);
     }
 }
 
 /// Opens connections to `address` until so many have reached `name`; those, and the others.
-fn reach(
+pub fn reach(
     address: SocketAddr,
     name: &str,
     count: usize,
@@ -82,13 +86,13 @@ fn reach(
 }
 
 /// `service` with both addresses of each backend, the first of which says `keys`.
-fn with(service: Service, [red, green]: [&Backend; 2], keys: &str) -> Service {
+pub fn with(service: Service, [red, green]: [&Backend; 2], keys: &str) -> Service {
     let service = service.endpoint_with(red.v4(), keys).endpoint_with(red.v6(), keys);
     service.endpoint(green.v4()).endpoint(green.v6())
 }
 
 /// The service `name` at `address`, which closes after `close_after` if it says so.
-fn service(name: &str, address: SocketAddr, close_after: Option<&str>) -> Service {
+pub fn service(name: &str, address: SocketAddr, close_after: Option<&str>) -> Service {
     let service = Service::tcp(name, address).balanced("policy: round_robin");
     match close_after {
         Some(time) => service.key(&format!("drain: {{ close_after: {time} }}")),
@@ -111,6 +115,14 @@ fn wait_for_live(lab: &Lab, name: &str, expected: u64) -> Result<(), LabError> {
     })
 }
 
+/// How many connections `endpoint` of the service `web` has, and how long until they are closed, if it has any.
+fn closing(lab: &Lab, endpoint: &Backend) -> Result<Option<(u64, u64)>, LabError> {
+    let (rows, address) = (rows(lab, "endpoints")?, endpoint.v4().to_string());
+    let row = rows.iter().find(|row| row["service"] == "web" && row["endpoint"] == address);
+    let open = row.and_then(|row| row["traffic"]["open"].as_u64());
+    Ok(open.zip(row.and_then(|row| row["drain"]["closes_in_ms"].as_u64())))
+}
+
 /// How many connections of the service are counted as closed for this.
 fn drained(name: &str, protocol: &str) -> Result<u64, Box<dyn Error>> {
     let samples = scrape().map_err(|error| format!("{error:?}"))?;
@@ -126,12 +138,12 @@ fn wait_for_drained(name: &str, protocol: &str, expected: u64) -> Result<(), Lab
     })
 }
 
-fn start(lab: &Lab, services: &[Service]) -> Result<Supervisor, LabError> {
+pub fn start(lab: &Lab, services: &[Service]) -> Result<Supervisor, LabError> {
     let file = lab.write(FILE, text(services))?;
     lab.supervisor(&file).with("--metrics", METRICS.to_string()).start()
 }
 
-fn text(services: &[Service]) -> String {
+pub fn text(services: &[Service]) -> String {
     format!("access_log: {{}}\n{}", holdfast_lab::render(services))
 }
 
@@ -300,12 +312,19 @@ fn the_time_goes_on_whoever_restarts_and_connections_are_closed_once() {
         let begun = Instant::now();
         put_in_force(lab, life.supervisor(), &text(&texts("draining: true")))?;
         let marked = Instant::now();
+        let (open, mut last) = closing(lab, &red)?.ok_or("it is not known when it closes")?;
+        assert!(open == 3 && last <= 4000, "{open} are open, and {last} ms are left");
         for restart in
             [Restart::WorkerKilled, Restart::SupervisorReplaced, Restart::SupervisorKilled]
         {
             life.restart(restart)?;
             if marked.elapsed() < TIME / 2 {
                 old.iter_mut().for_each(Held::assert_alive);
+            }
+            // Nobody begins anew.
+            if let Some((_, left)) = closing(lab, &red)? {
+                assert!(left <= last, "{left} ms are left, {last} were before {restart:?}");
+                last = left;
             }
         }
         old.iter_mut().for_each(Held::await_abort);

@@ -27,6 +27,7 @@
 mod affinity;
 mod balancing;
 mod capabilities;
+mod closer;
 mod commands;
 mod configuration;
 mod control_group;

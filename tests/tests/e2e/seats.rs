@@ -58,12 +58,19 @@ fn a_socket_whose_place_is_taken_is_remembered_elsewhere_and_found_there() {
 
 /// A new socket that has the place of `socket`.
 fn sharing_a_place_with(socket: &UdpSocket) -> io::Result<UdpSocket> {
-    let place =
-        |socket: &UdpSocket| Ok::<_, io::Error>(cookie(socket)? % u64::from(limit::SOCKETS));
-    let wanted = place(socket)?;
+    sharing_the_place(cookie(socket)?, || UdpSocket::bind("0.0.0.0:0"))
+}
+
+/// A new socket that has the place of the one with the number `first`.
+pub fn sharing_the_place<S: AsRawFd>(
+    first: u64,
+    make: impl Fn() -> io::Result<S>,
+) -> io::Result<S> {
+    let place = |cookie| cookie % u64::from(limit::SOCKETS);
+    let wanted = place(first);
     for _ in 0..TRIES {
-        let other = UdpSocket::bind("0.0.0.0:0")?;
-        if place(&other)? == wanted {
+        let other = make()?;
+        if place(cookie(&other)?) == wanted {
             return Ok(other);
         }
     }
@@ -71,7 +78,7 @@ fn sharing_a_place_with(socket: &UdpSocket) -> io::Result<UdpSocket> {
 }
 
 /// The kernel's number for a socket (`SO_COOKIE`, socket(7)).
-fn cookie(socket: &UdpSocket) -> io::Result<u64> {
+pub fn cookie(socket: &impl AsRawFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the option writes 8 bytes at most, and there is room for them.

@@ -195,6 +195,7 @@ fn what_the_decoder_refuses_the_schema_refuses_too() {
         "services: [{ name: web, addresses: [127.96.0.1], ports: [{ name: http, port: 80 }] }]";
     let is_valid = |text: &str| validator.is_valid(&yaml::documents(text).expect("YAML")[0]);
     assert!(is_valid(good));
+    assert!(is_valid(&good.replacen("name: web", "name: web, drain: { close_after: 0s }", 1)));
     for (from, to) in [
         ("web", "Web"),
         ("web", "-web"),
@@ -209,6 +210,12 @@ fn what_the_decoder_refuses_the_schema_refuses_too() {
         ("services", "service"),
         ("[127.96.0.1]", "[]"),
         ("[127.96.0.1]", ""),
+        ("name: web", "name: web, drain: {}"),
+        ("name: web", "name: web, drain: 30s"),
+        ("name: web", "name: web, drain: { close_after: 30 }"),
+        ("name: web", "name: web, drain: { close_after: -1s }"),
+        ("name: web", "name: web, drain: { close_after: 1h30m }"),
+        ("name: web", "name: web, drain: { close_after: 1s, after: 1s }"),
     ] {
         let bad = good.replacen(from, to, 1);
         assert!(parse(&Sources::single("bad.yaml", bad.as_str())).is_err(), "{bad}");

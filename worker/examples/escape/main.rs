@@ -1,7 +1,7 @@
 //! Tries one way out of a worker, behind some of its fences, for `tests/escape`.
 //!
 //! `escape FENCES CONFIG ATTEMPT WHERE`: FENCES are any of `user`, `files`, `calls` and `unchecked` (what
-//! a worker adds that has nobody to check), joined by commas, or `none`; CONFIG is what may be read. Ends with status 0 when the attempt got
+//! a worker adds that has nobody to check), joined by commas, or `closer` (what confines the closer), or `none`; CONFIG is what may be read. Ends with status 0 when the attempt got
 //! somewhere, and with 1 and the error's number on standard output when it did not.
 //!
 //! `escape victim`: becomes `nobody`, says so, and lives until its standard input ends.
@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
+use holdfast_worker::close::sandbox as closer;
 use holdfast_worker::serve::privilege::Identity;
 use holdfast_worker::serve::sandbox::{calls, files};
 
@@ -73,6 +74,9 @@ fn behind(fences: &str, config: &Path, attempt: Attempt) -> io::Result<()> {
     }
     if has("unchecked") {
         calls::renounce_connecting().expect("one more filter is not refused");
+    }
+    if has("closer") {
+        closer::confine(NO_LIFELINE, NO_LIFELINE).expect("seccomp is not refused to root");
     }
     go.send(()).expect("the thread waits");
     trying.join().expect("an attempt does not panic")

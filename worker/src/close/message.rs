@@ -25,6 +25,8 @@ const ASK_MAP: u16 = 1;
 const STORAGES: u16 = 20;
 const STORAGE: u16 = 1;
 const VALUE: u16 = 3;
+/// `INET_DIAG_CGROUP_ID`.
+const CGROUP: u16 = 21;
 /// `NLA_TYPE_MASK`: what of an attribute's type is not a flag.
 const TYPE_MASK: u16 = 0x3fff;
 
@@ -68,7 +70,7 @@ impl Sort {
 pub struct Id([u8; ID]);
 
 /// One socket of a list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row<'a> {
     family: u8,
     /// What names it.
@@ -77,7 +79,7 @@ pub struct Row<'a> {
 }
 
 /// One message of an answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     /// A socket.
     Row(Row<'a>),
@@ -189,6 +191,13 @@ impl Row<'_> {
         let storage = find(storages, STORAGE)?;
         plain(find(storage, VALUE)?)
     }
+
+    /// The id of the cgroup it is in, that of the process which made it, for as long as it lives: programs of
+    /// this cgroup, and of those above it, are the ones that run for it.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<u64> {
+        Some(u64::from_ne_bytes(find(self.attributes, CGROUP)?.try_into().ok()?))
+    }
 }
 
 /// The value of the first attribute of this type.
@@ -210,6 +219,10 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     /// A row as the kernel lays it out: `struct inet_diag_msg`, and the attributes behind it.
@@ -266,6 +279,18 @@ mod tests {
     }
 
     #[test]
+    fn its_cgroup_is_found_among_its_attributes_if_the_kernel_says_it() {
+        let cgroup = |attributes: &[u8]| {
+            let packet = row(2, &id([1, 0, 0, 0], 80, 41), attributes);
+            let first = answers(&packet).next().expect("one").expect("whole");
+            if let Answer::Row(row) = first { row.cgroup() } else { None }
+        };
+        let of = |bytes: &[u8]| [attribute(14, &[]), attribute(CGROUP, bytes)].concat();
+        assert_eq!(cgroup(&of(&0x1_0000_0007_u64.to_ne_bytes())), Some(0x1_0000_0007));
+        assert_eq!((cgroup(&of(&[7, 0, 0, 0])), cgroup(&of(&[])), cgroup(&[])), (None, None, None));
+    }
+
+    #[test]
     fn an_acknowledgement_says_how_it_went() {
         let error = |errno: i32| packet(ERROR, 0, &errno.to_ne_bytes());
         let told = |packet: &[u8]| answers(packet).next().expect("one").expect("whole").errno();
@@ -297,5 +322,54 @@ mod tests {
         let mut endless = whole;
         endless[..4].copy_from_slice(&0_u32.to_ne_bytes());
         assert!(answers(&endless).all(|answer| answer.is_err()));
+    }
+
+    proptest! {
+        /// A packet's bytes count, and not those behind it in the buffer.
+        #[test]
+        fn any_bytes_are_read_to_their_end_and_no_further(
+            packet in mostly_whole(),
+            behind in collection::vec(any::<u8>(), 0..300),
+        ) {
+            let longer = [&packet[..], &behind].concat();
+            let alone: Vec<_> = answers(&packet).collect();
+            prop_assert!(alone.iter().eq(&answers(&longer[..packet.len()]).collect::<Vec<_>>()));
+            prop_assert!(alone.len() <= packet.len().div_ceil(HEADER));
+            let wrong = alone.iter().position(|answer| *answer == Err("a message is cut short"));
+            prop_assert!(wrong.is_none_or(|at| at + 1 == alone.len()), "it went on behind the end");
+            for answer in alone.into_iter().flatten() {
+                if let Answer::Row(row) = answer {
+                    let _whatever = (row.listed(), row.stored(), row.cgroup());
+                }
+            }
+        }
+    }
+
+    /// Messages as the kernel sends them, a few bytes of which are others, cut off somewhere.
+    fn mostly_whole() -> impl Strategy<Value = Vec<u8>> {
+        let body = collection::vec(any::<u8>(), 0..300);
+        let kind = prop_oneof![Just(LIST), Just(ERROR), Just(DONE), any::<u16>()];
+        let messages = collection::vec((kind, body), 0..4).prop_map(|messages| {
+            let packets = messages.iter().map(|(kind, body)| packet(*kind, 0, body));
+            packets
+                .flat_map(|mut it| {
+                    it.resize(it.len().next_multiple_of(4), 0);
+                    it
+                })
+                .collect::<Vec<u8>>()
+        });
+        let changes = collection::vec((any::<Index>(), any::<u8>()), 0..3);
+        (messages, changes, any::<Index>(), any::<bool>()).prop_map(
+            |(mut bytes, changes, end, cut)| {
+                for (at, byte) in changes {
+                    if !bytes.is_empty() {
+                        let at = at.index(bytes.len());
+                        bytes[at] = byte;
+                    }
+                }
+                bytes.truncate(if cut { end.index(bytes.len() + 1) } else { bytes.len() });
+                bytes
+            },
+        )
     }
 }

@@ -93,6 +93,12 @@ impl Namespaces {
         self.id == Some(id)
     }
 
+    /// The descriptor of a file on the file system on which they are opened.
+    #[must_use]
+    pub fn file_system(&self) -> RawFd {
+        self.own.as_raw_fd()
+    }
+
     /// Makes this process's network namespace the one with this id, if it is found before `until`.
     ///
     /// # Errors

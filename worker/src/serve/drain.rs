@@ -23,6 +23,8 @@ const FIRST_PAUSE_NS: u64 = 1_000_000_000;
 /// A datagram socket that was closed so counts until its owner closes it, which may be never.
 const LONGEST_PAUSE_NS: u64 = 60_000_000_000;
 
+const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+
 /// What an endpoint is called in the configuration: its service's name, the service's port and protocol, its own
 /// address and port.
 type Name = ([u8; 64], (u16, u8), (Address, u16));
@@ -46,6 +48,20 @@ struct Draining {
 /// All of them.
 #[derive(Clone, Debug, Default)]
 pub struct Drains(Vec<Draining>);
+
+/// The endpoints that drain, by what they are called.
+#[derive(Clone, Debug, Default)]
+pub struct Closings(HashMap<Name, Closing>);
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closing {
+    /// The numbers it has.
+    pub numbers: Vec<u32>,
+    /// When its connections are closed: the last of them, if those of its numbers are not at the same time. `None`
+    /// if it has none.
+    last_ns: Option<u64>,
+}
 
 /// An endpoint of which there is something to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,10 +192,46 @@ impl Drains {
         (count, news)
     }
 
+    /// When the connections of each are closed.
+    #[must_use]
+    pub fn closings(&self, maps: &impl Reader) -> Closings {
+        let mut closings: HashMap<Name, Closing> = HashMap::new();
+        for it in &self.0 {
+            let state = maps.endpoint(it.number);
+            let record = maps.record(state.service);
+            let there = (state.address, state.port_be);
+            let name = (record.service, (record.port_be, record.protocol), there);
+            let closing = closings.entry(name).or_default();
+            closing.numbers.push(it.number);
+            if state.live != 0 {
+                closing.last_ns = closing.last_ns.max(Some(it.closes_ns));
+            }
+        }
+        Closings(closings)
+    }
+
     /// When to ask next; `None` for never.
     #[must_use]
     pub fn next_ns(&self) -> Option<u64> {
         self.0.iter().map(|it| it.ask_ns).min()
+    }
+}
+
+impl Closings {
+    /// That of `aside`, if it has a number.
+    #[must_use]
+    pub fn of(&self, aside: &Aside) -> Option<&Closing> {
+        let there = (aside.endpoint.address, aside.endpoint.port_be);
+        self.0.get(&(aside.service, aside.port, there))
+    }
+}
+
+impl Closing {
+    /// How long it is at `now_ns` until its connections are closed, in milliseconds, begun ones counted as whole;
+    /// `None` if it has none.
+    #[must_use]
+    pub fn left_ms(&self, now_ns: u64) -> Option<u64> {
+        Some(self.last_ns?.saturating_sub(now_ns).div_ceil(NANOSECONDS_PER_MILLISECOND))
     }
 }
 

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use holdfast_bpf::BpfError;
-use holdfast_protocol::control::{EndpointRow, PolicyRow, ServiceRow, TrafficRow, WorkerAnswer};
+use holdfast_protocol::control::{
+    DrainRow, EndpointRow, PolicyRow, ServiceRow, TrafficRow, WorkerAnswer,
+};
 use holdfast_protocol::handover::MAX_RELAY_BYTES;
 use holdfast_protocol::kernel::endpoint::Live;
 use holdfast_protocol::kernel::rules::{POLICY_NUMBERS, PolicyCounters, policy_flag};
@@ -13,6 +15,7 @@ use holdfast_protocol::kernel::{Address, EndpointSlot, ServiceRecord, is_mapped,
 
 use super::aside::{ACTIVE, STANDBY};
 use super::compile::Compiled;
+use super::drain::Closings;
 use super::health_check::health::{Health, Standing};
 use super::health_check::target::Verdict;
 use super::policy::estate::PolicyReader;
@@ -65,6 +68,7 @@ struct Counted {
     state: &'static str,
     /// Why it is kept out; empty otherwise.
     reason: String,
+    drain: Option<DrainRow>,
     numbers: Vec<u32>,
     /// Where else it answers.
     aliases: Vec<SocketAddr>,
@@ -82,7 +86,15 @@ const USED_ALL_THE_SAME: &str = "; used all the same, for want of a healthy one"
 impl Counted {
     /// One that no table has.
     const fn unused(slot: EndpointSlot, state: &'static str, reason: String) -> Self {
-        Self { slot, is_used: false, state, reason, numbers: Vec::new(), aliases: Vec::new() }
+        Self {
+            slot,
+            is_used: false,
+            state,
+            reason,
+            drain: None,
+            numbers: Vec::new(),
+            aliases: Vec::new(),
+        }
     }
 }
 
@@ -93,13 +105,16 @@ pub struct View<'a> {
     pub compiled: Option<&'a Compiled>,
     /// The health of endpoints, the configuration in force that they are of, and what time it is.
     pub checked: Option<(&'a Health, &'a Compiled, Instant)>,
+    /// When connections of endpoints that drain are closed, and what time it is, in nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub closings: Option<(&'a Closings, u64)>,
 }
 
 impl Snapshot {
     /// What `observed` says, in the configuration's order; what is not in there comes last. Endpoints
     /// that no table has stand behind the others of their port.
     #[must_use]
-    pub fn new(observed: &Observed, View { compiled, checked }: View<'_>) -> Self {
+    pub fn new(observed: &Observed, View { compiled, checked, closings }: View<'_>) -> Self {
         let mut places: HashMap<ServiceRecord, usize> = HashMap::new();
         for (place, service) in compiled.iter().flat_map(|it| &it.desired.services).enumerate() {
             places.entry(familyless(&service.record)).or_insert(place);
@@ -144,8 +159,14 @@ impl Snapshot {
             if let Some(at) = by_port.get(&(aside.service, aside.port)) {
                 let told = |time| format!("connections are closed after {time:?}");
                 let reason = aside.close_after.map_or_else(String::new, told);
+                let known = closings.and_then(|(known, now_ns)| Some((known.of(aside)?, now_ns)));
+                let drain = aside.close_after.map(|time| DrainRow {
+                    close_after_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+                    closes_in_ms: known.and_then(|(closing, now_ns)| closing.left_ms(now_ns)),
+                });
+                let numbers = known.map_or_else(Vec::new, |(closing, _)| closing.numbers.clone());
                 let unused = Counted::unused(aside.endpoint, aside.state, reason);
-                ports[*at].endpoints.push(unused);
+                ports[*at].endpoints.push(Counted { drain, numbers, ..unused });
             }
         }
         ports.iter_mut().for_each(Port::sort);
@@ -221,6 +242,7 @@ impl Port {
                 is_used: true,
                 state: ACTIVE,
                 reason: String::new(),
+                drain: None,
                 numbers: Vec::from_iter((*number != EndpointSlot::NO_STATE).then_some(*number)),
                 aliases: Vec::new(),
             };
@@ -336,7 +358,7 @@ impl Port {
     }
 
     fn endpoint_row(&self, endpoint: &Counted, counters: &impl Counters) -> EndpointRow {
-        let Counted { slot, state, reason, numbers, aliases, .. } = endpoint;
+        let Counted { slot, state, reason, drain, numbers, aliases, .. } = endpoint;
         let address = address_of(slot);
         let mut traffic = TrafficRow::default();
         for number in numbers {
@@ -357,6 +379,7 @@ impl Port {
             reason: reason.clone(),
             traffic,
             aliases: aliases.iter().map(SocketAddr::to_string).collect(),
+            drain: *drain,
         }
     }
 }

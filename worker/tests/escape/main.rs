@@ -78,10 +78,14 @@ const OPEN_TO_CHECKS: [&str; 1] = ["connect-as-checks-do"];
 const LEFT_TO_LANDLOCK: [&str; 1] = ["read-outside"];
 
 fn check(fences: &str, attempts: &[&str], expected: impl Fn(&str) -> bool) {
+    judge(fences, attempts, |attempt, outcome| (*outcome == Outcome::Escaped) == expected(attempt));
+}
+
+fn judge(fences: &str, attempts: &[&str], is_right: impl Fn(&str, &Outcome) -> bool) {
     let wrong: Vec<String> = attempts
         .iter()
         .map(|attempt| (attempt, Scene::new().attempt(fences, attempt)))
-        .filter(|(attempt, outcome)| (*outcome == Outcome::Escaped) != expected(attempt))
+        .filter(|(attempt, outcome)| !is_right(attempt, outcome))
         .map(|(attempt, outcome)| format!("{attempt}: {outcome:?}"))
         .collect();
     assert!(wrong.is_empty(), "behind {fences}: {wrong:#?}");
@@ -100,6 +104,12 @@ fn one_that_checks_endpoints_can_open_tcp_connections_and_nothing_else() {
 #[test]
 fn every_way_is_open_to_root() {
     check("none", &ATTEMPTS, |_| true);
+}
+
+/// It stays root, with the right to administer network and system, so nothing is left to chance.
+#[test]
+fn whatever_a_closer_does_beside_closing_ends_it() {
+    judge("closer", &ATTEMPTS, |_, outcome| *outcome == Outcome::Killed);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -24,6 +24,8 @@ pub enum Outcome {
     Escaped,
     /// With this error.
     Stopped(String),
+    /// By the kernel, which has not done it.
+    Killed,
 }
 
 /// One attempt's surroundings, fresh for each, since those that succeed change them.
@@ -77,6 +79,7 @@ impl Scene {
                 let number: i32 = said.trim().parse().unwrap();
                 Outcome::Stopped(std::io::Error::from_raw_os_error(number).to_string())
             }
+            None if output.status.signal() == Some(libc::SIGSYS) => Outcome::Killed,
             _ => {
                 panic!("{attempt}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr))
             }

@@ -30,13 +30,13 @@ fn model() -> Model {
     model
 }
 
-/// The endpoints `hosts` drain, and are closed after so many seconds.
-fn wanted(hosts: &[u32], seconds: u64) -> Wanted {
-    let aside = |host: &u32| Aside {
+/// The endpoint `host` drains, and is closed after so many seconds.
+fn aside(host: u32, seconds: u64) -> Aside {
+    Aside {
         service: padded("web"),
         port: (80_u16.to_be(), PROTOCOL_TCP),
         endpoint: EndpointSlot {
-            address: mapped(*host),
+            address: mapped(host),
             port_be: 1,
             weight: 1,
             threshold: 0,
@@ -45,8 +45,13 @@ fn wanted(hosts: &[u32], seconds: u64) -> Wanted {
         },
         state: "draining",
         close_after: Some(Duration::from_secs(seconds)),
-    };
-    Wanted::of(&hosts.iter().map(aside).collect::<Vec<_>>())
+    }
+}
+
+/// The endpoints `hosts` drain, and are closed after so many seconds.
+fn wanted(hosts: &[u32], seconds: u64) -> Wanted {
+    let asides = hosts.iter().map(|host| aside(*host, seconds));
+    Wanted::of(&asides.collect::<Vec<_>>())
 }
 
 /// The marks in seconds, by number.
@@ -69,6 +74,28 @@ fn every_number_of_an_endpoint_that_drains_is_marked_once() {
     // Another time counts from when it began, too.
     mark(&mut model, &wanted(&[1, 2], 5), NOW + 20 * SECOND);
     assert_eq!(marks(&model), [(100, 105), (120, 125), (0, 0), (100, 105)]);
+}
+
+#[test]
+fn how_long_is_left_is_that_of_the_last_connections() {
+    let mut model = model();
+    let (drains, _) = mark(&mut model, &wanted(&[1, 2], 30), NOW);
+    let left = |model: &Model, drains: &Drains, host, now_ns| {
+        drains.closings(model).of(&aside(host, 30))?.left_ms(now_ns)
+    };
+    assert_eq!(left(&model, &drains, 1, NOW), Some(30_000));
+    assert_eq!(left(&model, &drains, 2, NOW + 30 * SECOND - 1), Some(1));
+    assert_eq!(left(&model, &drains, 2, NOW + 31 * SECOND), Some(0));
+    assert_eq!(left(&model, &drains, 3, NOW), None, "it does not drain");
+    // A number that it got later is closed later.
+    model.endpoints[4].closes_ns += 5 * SECOND;
+    assert_eq!(left(&model, &marked(&model), 1, NOW), Some(35_000));
+    model.endpoints[4].live = 0;
+    assert_eq!(left(&model, &marked(&model), 1, NOW), Some(30_000));
+    model.endpoints[1].live = 0;
+    assert_eq!(left(&model, &marked(&model), 1, NOW), None, "it has no connections");
+    let closings = marked(&model).closings(&model);
+    assert_eq!(closings.of(&aside(1, 30)).map(|it| &it.numbers[..]), Some(&[1, 4][..]));
 }
 
 #[test]

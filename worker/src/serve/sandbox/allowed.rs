@@ -55,7 +55,7 @@ const LOOKING: &[libc::c_long] = &[
 ];
 
 /// Memory, except what could make code of it: that is in [`rules`].
-const MEMORY: &[libc::c_long] =
+pub(crate) const MEMORY: &[libc::c_long] =
     &[libc::SYS_brk, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise];
 
 /// Facts about this process and the machine: time where the kernel does not map a clock, seeds of
@@ -100,7 +100,7 @@ pub const FOR_ALL_THREADS: u64 = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP
 const TEMPORARY: libc::c_int = libc::O_TMPFILE & !libc::O_DIRECTORY;
 
 /// Whatever could change a file: only reading is left.
-const WRITING: libc::c_int =
+pub(crate) const WRITING: libc::c_int =
     libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND | TEMPORARY;
 
 /// The way to an endpoint that is to be checked. A worker whose configuration asks for no checks gives
@@ -163,25 +163,25 @@ pub fn rules(own: u32, lifeline: RawFd) -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-fn all<const N: usize>(conditions: [Condition; N]) -> Result<Rule, BackendError> {
+pub(crate) fn all<const N: usize>(conditions: [Condition; N]) -> Result<Rule, BackendError> {
     Rule::new(conditions.into())
 }
 
 /// The kernel reads these arguments as 32 bits.
-fn when(argument: u8, is: Is, value: u64) -> Result<Condition, BackendError> {
+pub(crate) fn when(argument: u8, is: Is, value: u64) -> Result<Condition, BackendError> {
     Condition::new(argument, Length::Dword, is, value)
 }
 
 /// Whether `argument`, an address, is none.
-fn nothing(argument: u8) -> Result<Condition, BackendError> {
+pub(crate) fn nothing(argument: u8) -> Result<Condition, BackendError> {
     Condition::new(argument, Length::Qword, Is::Eq, 0)
 }
 
 /// Whether `argument` has none of the bits of `mask`.
-fn lacks(argument: u8, mask: libc::c_int) -> Result<Condition, BackendError> {
+pub(crate) fn lacks(argument: u8, mask: libc::c_int) -> Result<Condition, BackendError> {
     when(argument, Is::MaskedEq(number(mask)), 0)
 }
 
-fn number(value: libc::c_int) -> u64 {
+pub(crate) fn number(value: libc::c_int) -> u64 {
     u64::from(value.cast_unsigned())
 }

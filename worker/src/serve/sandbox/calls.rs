@@ -14,7 +14,7 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter,
 };
 
-use super::allowed;
+use super::allowed::{self, Rules};
 
 /// Why the system calls could not be confined; the process must not go on.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +77,21 @@ pub fn renounce_connecting() -> Result<(), CallsError> {
     install(&filter.try_into()?)
 }
 
+/// Confines every thread of this process, for good, to what `rules` let through; `denied` becomes of the rest.
+///
+/// # Errors
+///
+/// Any [`CallsError`].
+pub(crate) fn confine_to(rules: Rules, denied: SeccompAction) -> Result<(), CallsError> {
+    install(&only(rules, denied)?)
+}
+
 fn compile(lifeline: RawFd) -> Result<BpfProgram, BackendError> {
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let rules = allowed::rules(std::process::id(), lifeline)?;
+    only(allowed::rules(std::process::id(), lifeline)?, denied)
+}
+
+fn only(rules: Rules, denied: SeccompAction) -> Result<BpfProgram, BackendError> {
     let processor = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, denied, SeccompAction::Allow, processor)?.try_into()
 }

@@ -9,7 +9,7 @@ use nix::time::ClockId;
 
 use super::{Role, Session, Work};
 use crate::serve::compile::Compiled;
-use crate::serve::drain::{self, Drains, News, Wanted};
+use crate::serve::drain::{self, Closings, Drains, News, Wanted};
 use crate::serve::rows::ip;
 use crate::serve::tables::desired::name;
 
@@ -63,6 +63,14 @@ impl Session {
         Some(Duration::from_nanos(next.saturating_sub(now_ns())))
     }
 
+    /// When connections of endpoints that drain are closed.
+    pub(super) fn closings(&self) -> Closings {
+        match &self.role {
+            Role::Granted { maps, .. } => self.drains.closings(maps),
+            _ => Closings::default(),
+        }
+    }
+
     /// Somebody else sees to it.
     pub(super) fn forget_drains(&mut self) {
         self.drains = Drains::default();
@@ -75,7 +83,7 @@ fn names(News { record, state }: &News) -> (String, SocketAddr) {
 }
 
 /// `CLOCK_MONOTONIC`, by which endpoints are marked. A kernel without it has no time either.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let now = ClockId::CLOCK_MONOTONIC.now().map_or(Duration::ZERO, Duration::from);
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -417,7 +417,9 @@ impl Session {
     fn look_up(&mut self, query: &WorkerQuery, now: Instant) -> Result<WorkerAnswer, SessionError> {
         let compiled = self.latest.as_ref().and_then(|loaded| loaded.as_deref().ok());
         let checked = self.in_force.as_deref().map(|it| (&self.health, it, now));
-        let view = View { compiled, checked };
+        let closings = self.closings();
+        let closings = Some((&closings, drains::now_ns()));
+        let view = View { compiled, checked, closings };
         match &self.role {
             Role::Shadow { maps, .. } => Ok(self.queries.answer(query, maps, view, now)),
             Role::Granted { maps, .. } => Ok(self.queries.answer(query, maps, view, now)),

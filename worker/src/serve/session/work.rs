@@ -93,6 +93,7 @@ impl Session {
         }
         let Role::Granted { maps, .. } = &self.role else { return Ok(()) };
         let observed = observe(maps)?;
+        self.has_looked = true;
         self.frontends = observed.frontends.len().try_into().ok();
         let unusable = match latest {
             Ok(compiled) => match self.plan_for(&compiled, &observed) {

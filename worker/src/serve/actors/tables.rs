@@ -70,6 +70,9 @@ pub struct Tables {
 /// Something else is on disk.
 pub struct Loading(pub Loaded);
 
+/// Little else is on disk, whose digest is not known yet. It follows with [`Found`] and [`Loading`].
+pub struct Ahead(pub Arc<Compiled>);
+
 /// Something else is on disk, with this digest; it is being compiled.
 pub struct Found(pub String);
 
@@ -113,6 +116,10 @@ pub enum Order {
 struct Turn;
 
 impl Message for Loading {
+    type Result = ();
+}
+
+impl Message for Ahead {
     type Result = ();
 }
 
@@ -341,6 +348,16 @@ impl Handler<Loading> for Tables {
         let result = self.session.load(loaded);
         self.after(result, ctx);
         self.tidy();
+    }
+}
+
+impl Handler<Ahead> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Ahead(compiled): Ahead, ctx: &mut Self::Context) {
+        let result = self.session.anticipate(&compiled);
+        self.after(result, ctx);
+        // What was looked at of the maps is let go when its digest is known.
     }
 }
 

@@ -51,9 +51,17 @@ pub fn plain<T: Plain>(bytes: &[u8]) -> Option<T> {
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
 
-/// Elements that are mapped together. A window of them fills whole pages, also of 64 KiB, because
-/// elements are multiples of 8 bytes.
-const WINDOW: u32 = 8192;
+/// Least bytes that are mapped together. The kernel enters all of them at once, so that whoever looks at one
+/// element pays for 16 pages of 4 KiB, and whoever looks at all of them asks the kernel once for as many.
+const WINDOW_BYTES: usize = 64 * 1024;
+
+/// How many elements of `size` bytes are mapped together: a power of two, and whole pages of `page` bytes.
+fn window(size: usize, page: usize) -> u32 {
+    // A page is a power of two, and an element an odd multiple of one.
+    let whole = page >> size.trailing_zeros().min(page.trailing_zeros());
+    let least = WINDOW_BYTES.div_ceil(size).next_power_of_two();
+    u32::try_from(whole.max(least)).expect("a page is small")
+}
 
 /// A memory-mapped array map of `T`s.
 ///
@@ -70,6 +78,8 @@ pub struct MappedArray<T: Plain> {
     name: String,
     /// How many elements there are.
     length: u32,
+    /// How many elements are mapped together.
+    window: u32,
     /// Where each window is mapped, for as long as this value lives.
     windows: Box<[OnceCell<NonNull<T>>]>,
     /// Whether the pages may be written.
@@ -99,9 +109,10 @@ impl<T: Plain> MappedArray<T> {
             return Err(BpfError::invalid("mmap", info.name, why));
         }
         let length = info.shape.max_entries;
-        let windows = (0..length.div_ceil(WINDOW)).map(|_| OnceCell::new()).collect();
+        let window = window(size_of::<T>(), page_bytes());
+        let windows = (0..length.div_ceil(window)).map(|_| OnceCell::new()).collect();
         let (name, writable, elements) = (info.name, false, PhantomData);
-        Ok(Self { file, name, length, windows, writable, elements })
+        Ok(Self { file, name, length, window, windows, writable, elements })
     }
 
     /// Lets this process write the array, or stops it from doing so.
@@ -170,15 +181,16 @@ impl<T: Plain> MappedArray<T> {
 
     fn element(&self, index: u32) -> NonNull<T> {
         assert!(index < self.length, "element {index} of an array of {}", self.length);
-        let window = index / WINDOW;
+        // A power of two: a shift, whatever the processor's division takes.
+        let window = index >> self.window.trailing_zeros();
         let base = *self.windows[window as usize]
             .get_or_init(|| self.map_window(window).unwrap_or_else(|error| panic!("{error}")));
         // SAFETY: within the window, which has this many elements or ends with the array.
-        unsafe { base.add((index % WINDOW) as usize) }
+        unsafe { base.add((index & (self.window - 1)) as usize) }
     }
 
     fn map_window(&self, window: u32) -> Result<NonNull<T>, BpfError> {
-        let offset = size_of::<T>() * WINDOW as usize * window as usize;
+        let offset = size_of::<T>() * self.window as usize * window as usize;
         let offset = libc::off_t::try_from(offset).expect("a map is smaller than an address space");
         // Mapped writable first, because the kernel never lets a mapping that was made read-only
         // become writable (`bpf_map_mmap` drops `VM_MAYWRITE`).
@@ -229,7 +241,7 @@ impl<T: Plain> MappedArray<T> {
     }
 
     fn window_bytes(&self, window: u32) -> usize {
-        size_of::<T>() * (self.length - window * WINDOW).min(WINDOW) as usize
+        size_of::<T>() * (self.length - window * self.window).min(self.window) as usize
     }
 
     /// The windows that are mapped, and where.
@@ -270,5 +282,33 @@ impl MappedArray<EnrolmentWord> {
 impl<T: Plain> Drop for MappedArray<T> {
     fn drop(&mut self) {
         self.let_go();
+    }
+}
+
+/// Bytes of a page of memory.
+fn page_bytes() -> usize {
+    // SAFETY: takes a number and touches no memory.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).expect("the C library knows the size of a page")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_whole_pages_and_not_many() {
+        for page in [4096, 16 * 1024, 64 * 1024] {
+            for size in (8..=512).step_by(8) {
+                let window = window(size, page);
+                assert!(window.is_power_of_two(), "{size}");
+                let bytes = size * window as usize;
+                assert!(bytes.is_multiple_of(page) && bytes >= WINDOW_BYTES, "{size}: {bytes}");
+            }
+        }
+        assert_eq!(
+            [8, 32, 88, 96, 384].map(|size| window(size, 4096)),
+            [8192, 2048, 1024, 1024, 256]
+        );
     }
 }

@@ -298,7 +298,7 @@ fn endpoint(node: &Node, report: &mut Report<'_>) -> Option<(Endpoint, Vec<Posit
         },
         weight: weight.unwrap_or(Some(DEFAULT_WEIGHT))?,
         draining: draining.unwrap_or(Some(false))?,
-        place: place?,
+        place: place?.map(Box::new),
         aliases,
     };
     Some((endpoint, alias_positions))

@@ -168,7 +168,8 @@ pub(crate) enum Clash {
 /// What in `service` does not go with its `load_balancing.locality`, of a node that `is_placed` or not.
 pub(crate) fn clash(service: &Service, is_placed: bool) -> Option<Clash> {
     let mode = service.balancing.locality?;
-    let by_locality = |endpoint: &Endpoint| matches!(endpoint.place, Some(Place::Locality(_)));
+    let by_locality =
+        |endpoint: &Endpoint| matches!(endpoint.place.as_deref(), Some(Place::Locality(_)));
     let endpoints = &service.endpoints;
     if mode != LocalityMode::Strict {
         match service.policy {

@@ -96,8 +96,8 @@ pub struct Endpoint {
     pub weight: u16,
     /// Whether it gets no new connections, and keeps those it has.
     pub draining: bool,
-    /// Where it stands among the others, if that is said.
-    pub place: Option<Place>,
+    /// Where it stands among the others, if that is said: rarely, so it takes no room if it is not.
+    pub place: Option<Box<Place>>,
     /// Where else the same workload answers; only if the service is direct.
     pub aliases: Box<[Alias]>,
 }

@@ -17,6 +17,10 @@ const KUBERNETES_GENERATION: &str = "..data";
 /// replaces it about once a minute at most, so the second reading practically always settles it.
 const MAX_READINGS: u32 = 4;
 
+/// Texts from this size on are given multiples of it: one that is somewhat longer than the one before takes
+/// the place of another that is gone, and not fresh memory, which takes the kernel longer than the reading.
+const LARGE: usize = 64 * 1024;
+
 /// Why a configuration could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -207,13 +211,18 @@ fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
     }
     // Room for all of it and for one byte more, so that it is read in one go.
     let size = usize::try_from(metadata.len()).unwrap_or(limit).min(limit);
-    let mut contents = Vec::with_capacity(size + 1);
+    let mut contents = Vec::with_capacity(room(size + 1));
     // The size can have grown since, and says 0 on some file systems.
     file.take(limit as u64 + 1).read_to_end(&mut contents).map_err(failed)?;
     if contents.len() > limit {
         return Err(ReadError::FileTooLarge { path: path.to_owned() });
     }
     Ok(contents)
+}
+
+/// How much memory a text of `size` bytes is given.
+const fn room(size: usize) -> usize {
+    if size < LARGE { size } else { size.next_multiple_of(LARGE) }
 }
 
 fn find(path: &Path) -> Result<Metadata, ReadError> {

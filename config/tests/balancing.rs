@@ -122,7 +122,7 @@ fn endpoints_and_the_node_have_localities() {
     let distances: Vec<u32> = web
         .endpoints
         .iter()
-        .map(|endpoint| match &endpoint.place {
+        .map(|endpoint| match endpoint.place.as_deref() {
             Some(Place::Locality(locality)) => node.distance(locality),
             other => panic!("{other:?}"),
         })

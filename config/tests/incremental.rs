@@ -394,3 +394,12 @@ fn what_concerns_services_that_stay_is_an_error_with_its_place() {
     // What follows an error is compared with what was valid.
     assert!(check(&mut incremental, &sources(&[valid.replace("0.4]", "0.5]").into()])));
 }
+
+#[test]
+fn no_more_is_parsed_ahead_than_is_allowed() {
+    let mut incremental = Incremental::default();
+    check(&mut incremental, &sources(&[TEXT.into()]));
+    let changed = sources(&[TEXT.replace("weight: 3", "weight: 30").into()]);
+    assert!(incremental.follow(&changed, 100).is_none());
+    assert_eq!(incremental.follow(&changed, 1000).as_deref(), parse(&changed).ok().as_ref());
+}

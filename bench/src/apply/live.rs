@@ -10,6 +10,7 @@ use holdfast_lab::{Lab, Supervisor};
 use holdfast_protocol::control::Status;
 use holdfast_protocol::handover::ConfigState;
 use holdfast_protocol::kernel::{HeadWord, map};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{CHANGES, Change, estate, text};
 use crate::rounds::Rounds;
@@ -18,14 +19,20 @@ use crate::sized::Size;
 /// How long a save may take to be in force.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often the kernel's map is looked at meanwhile.
+const LOOK: Duration = Duration::from_micros(20);
+
 /// Rest before a save: the worker is done with everything of the one before.
 const REST: Duration = Duration::from_millis(50);
 
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// From just before the file is renamed to its place until the service is published, in milliseconds.
+    /// From the event that the file is renamed to its place until the service is published, in
+    /// milliseconds.
     pub times: Rounds<Change>,
+    /// The same from just before the call that renames it: a file system may write the file first.
+    pub from_call: Rounds<Change>,
     /// How many services were published anew.
     pub rewritten: Rounds<Change>,
 }
@@ -51,18 +58,33 @@ pub fn measure(lab: &Lab, size: Size, changes: usize) -> anyhow::Result<Found> {
         let aside = lab.write("live.next", &texts[which])?;
         std::thread::sleep(REST);
         let before = all(&heads);
-        // The worker hears of it before the call returns: the kernel then frees the former file.
+        // Told of the one event that is about to come.
+        let events = Inotify::init(InitFlags::empty())?;
+        events.add_watch(
+            live.parent().context("a file is in a directory")?,
+            AddWatchFlags::IN_MOVED_TO,
+        )?;
+        // The kernel tells of it before the call returns: it then frees the former file.
+        let renaming = std::thread::spawn({
+            let live = live.clone();
+            move || (Instant::now(), std::fs::rename(aside, live))
+        });
+        events.read_events().context("waiting for the file's event")?;
         let begin = Instant::now();
-        std::fs::rename(&aside, &live)?;
         while heads.read(number) == before[number as usize] {
             ensure!(begin.elapsed() < PATIENCE, "a save did not come into force");
-            std::hint::spin_loop();
+            // Whatever is looked at needs the processor too.
+            std::thread::sleep(LOOK);
         }
-        let took = begin.elapsed();
+        let end = Instant::now();
+        let (called, renamed) = renaming.join().map_err(|_| anyhow::anyhow!("a thread ended"))?;
+        renamed.context("cannot rename")?;
         wait_until_settled(&mut supervisor, size)?;
         let after = all(&heads);
         let rewritten = after.iter().zip(&before).filter(|(after, before)| after != before);
-        found.times.add(CHANGES[which], took.as_secs_f64() * 1e3);
+        let ms = |begin| end.duration_since(begin).as_secs_f64() * 1e3;
+        found.times.add(CHANGES[which], ms(begin));
+        found.from_call.add(CHANGES[which], ms(called));
         found.rewritten.add(CHANGES[which], rewritten.count() as f64);
     }
     supervisor.end(nix::sys::signal::Signal::SIGTERM)?;

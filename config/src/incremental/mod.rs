@@ -26,7 +26,7 @@ use std::sync::Arc;
 use self::change::change;
 use self::index::Index;
 use self::layout::Layout;
-use self::window::Patch;
+use self::window::{Patch, window};
 use crate::diagnostic::Diagnostics;
 use crate::model::{Config, Service};
 use crate::source::{Source, Sources};
@@ -68,13 +68,19 @@ impl Incremental {
         self.former.is_some()
     }
 
+    /// The configuration that `sources` say, if no more than `most` bytes of them have to be parsed for
+    /// it. The next text is compared with this one then.
+    pub fn follow(&mut self, sources: &Arc<Sources>, most: usize) -> Option<Arc<Config>> {
+        self.former.as_mut()?.follow(sources, most)
+    }
+
     /// The configuration that `sources` say: what [`parse`](crate::parse) says of them.
     ///
     /// # Errors
     ///
     /// Every error in all files. The next text is compared with the last valid one.
     pub fn parse(&mut self, sources: &Arc<Sources>) -> Result<Parsed, Diagnostics> {
-        if let Some(config) = self.former.as_mut().and_then(|former| former.follow(sources)) {
+        if let Some(config) = self.follow(sources, usize::MAX) {
             return Ok(Parsed { config, is_whole: false });
         }
         let (config, shapes) = crate::whole(sources)?;
@@ -91,10 +97,11 @@ impl Incremental {
 }
 
 impl Former {
-    /// What `sources` say, if it is certain that the services outside of what changed are still the
-    /// same and that there is no error. Only then is anything here changed.
-    fn follow(&mut self, sources: &Arc<Sources>) -> Option<Arc<Config>> {
-        let patches = self.patches(sources)?;
+    /// What `sources` say, if at most `most` bytes have to be parsed, and it is certain that the services
+    /// outside of what changed are still the same and that there is no error. Only then is anything here
+    /// changed.
+    fn follow(&mut self, sources: &Arc<Sources>, most: usize) -> Option<Arc<Config>> {
+        let patches = self.patches(sources, most)?;
         let replaced: Vec<Range<usize>> = patches
             .iter()
             .map(|(first, patch)| first + patch.items.start..first + patch.items.end)
@@ -133,7 +140,7 @@ impl Former {
     }
 
     /// For each file that has changed, the number of its first service and what changes.
-    fn patches(&self, sources: &Sources) -> Option<Vec<(usize, Patch)>> {
+    fn patches(&self, sources: &Sources, mut most: usize) -> Option<Vec<(usize, Patch)>> {
         let (old, new) = (self.sources.files(), sources.files());
         let same = |(old, new): (&Source, &Source)| old.name == new.name && old.label == new.label;
         if old.len() != new.len() || !old.iter().zip(new).all(same) {
@@ -144,7 +151,10 @@ impl Former {
         for (number, ((old, new), shape)) in old.iter().zip(new).zip(&self.shapes).enumerate() {
             if let Some(change) = change(&old.contents, &new.contents) {
                 let (layout, is_placed) = (shape.layout.as_ref()?, self.config.node.is_some());
-                let patch = Patch::of(layout, &change, &new.contents, (number, &names), is_placed)?;
+                let window = window(layout, &change)?;
+                most = most.checked_sub(window.bytes())?;
+                let file = (number, &names[..]);
+                let patch = Patch::of(layout, &change, window, &new.contents, file, is_placed)?;
                 patches.push((first, patch));
             }
             first += shape.services;

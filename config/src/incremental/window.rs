@@ -31,7 +31,7 @@ pub(super) struct Patch {
 }
 
 /// A part of a new text that is parsed.
-struct Window {
+pub(super) struct Window {
     /// The former items that differ.
     items: Range<usize>,
     /// From the first of them to the end of what is parsed.
@@ -50,12 +50,20 @@ enum End {
     Text,
 }
 
+impl Window {
+    /// How much is parsed.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+}
+
 impl Patch {
-    /// What `change` makes of the services that stand in `layout`, the text being `text` now; `None` when
-    /// that is not certain, or an error.
+    /// What `change` makes of the services that stand in `layout`, the text being `text` now and `window` the
+    /// part of it to parse; `None` when that is not certain, or an error.
     pub(super) fn of(
         layout: &Layout,
         change: &Change,
+        window: Window,
         text: &[u8],
         (number, names): (usize, &[FileName]),
         is_placed: bool,
@@ -63,7 +71,7 @@ impl Patch {
         if text.len() > MAX_FILE_BYTES {
             return None;
         }
-        let Window { items, text: range, end } = window(layout, change)?;
+        let Window { items, text: range, end } = window;
         let document = format!("{HEAD}{}", std::str::from_utf8(text.get(range.clone())?).ok()?);
         let mut diagnostics = Diagnostics::default();
         let mut report = Report::new(&mut diagnostics, names[number].clone());
@@ -104,7 +112,7 @@ impl Patch {
 }
 
 /// What has to be parsed of a text that has undergone `change` and was laid out as `layout` says.
-fn window(layout: &Layout, change: &Change) -> Option<Window> {
+pub(super) fn window(layout: &Layout, change: &Change) -> Option<Window> {
     let starts = &layout.starts;
     // The line that begins the first item is as it was, up to what follows the dash. So whatever is
     // before it ends where it did.

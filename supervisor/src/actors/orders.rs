@@ -19,8 +19,13 @@ use crate::{oom, process, reactor, record};
 
 /// How a worker's C library keeps its heap, if it is one that reads this: one for all threads, in pages
 /// of 2 MiB where the kernel has them. A dead worker's memory is freed page by page before anybody else
-/// may be granted, and with the largest configurations that is most of a takeover.
-const HEAP: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1");
+/// may be granted, and with the largest configurations that is most of a takeover. Texts of configurations
+/// are in it too, which without the last two would be mapped anew for each save, and unmapped.
+const HEAP: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1:\
+     glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=8388608",
+);
 
 impl Keeper {
     pub(super) fn spawn(

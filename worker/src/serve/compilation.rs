@@ -12,11 +12,24 @@ use super::direct::{self, Settled};
 use super::health_check::checked::Checked;
 use super::tables::desired::{Desired, DesiredService};
 
+/// Most bytes of a text that are parsed before the supervisor has heard of it: some dozens of services.
+const LITTLE: usize = 64 * 1024;
+
 /// Compiles one text after the other.
 #[derive(Default)]
 pub struct Compilation {
     texts: Incremental,
     former: Option<Former>,
+    prepared: Option<Prepared>,
+}
+
+/// What a text comes to whose digest is not known yet.
+struct Prepared {
+    sources: Arc<Sources>,
+    config: Arc<Config>,
+    compiled: Arc<Compiled>,
+    own: Own,
+    marks: Vec<Mark>,
 }
 
 /// What the last valid text came to.
@@ -46,6 +59,27 @@ pub struct Outcome {
 }
 
 impl Compilation {
+    /// Whether there is a text to compare the next one with.
+    #[must_use]
+    pub const fn is_following(&self) -> bool {
+        self.texts.is_following()
+    }
+
+    /// Whether `sources` are prepared, so that little is left to do.
+    #[must_use]
+    pub fn is_prepared(&self, sources: &Arc<Sources>) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| Arc::ptr_eq(&prepared.sources, sources))
+    }
+
+    /// Does what can be done for `sources` before their digest is known, if that is little: it may cost
+    /// this process its life, and nobody knows of them yet. A successor parses all of them, which the
+    /// supervisor is told of. What they come to has no digest then.
+    pub fn prepare(&mut self, sources: &Arc<Sources>) -> Option<Arc<Compiled>> {
+        let config = self.texts.follow(sources, LITTLE);
+        self.prepared = config.map(|config| self.resume(Arc::clone(sources), config));
+        self.prepared.as_ref().map(|prepared| Arc::clone(&prepared.compiled))
+    }
+
     /// The configuration that `sources`, whose digest is `digest`, say. Whatever it has in common with
     /// the last valid one is the same allocation.
     ///
@@ -57,20 +91,34 @@ impl Compilation {
         sources: &Arc<Sources>,
         digest: String,
     ) -> Result<Outcome, Diagnostics> {
-        let Parsed { config, is_whole } = self.texts.parse(sources)?;
-        // Where the node is decides about endpoints of all services.
-        let former = self.former.take().filter(|former| former.config.node == config.node);
-        let parts = match &former {
-            Some(former) if !is_whole => Parts::after(former, &config),
-            _ => Parts::of(&config),
+        let is_prepared = self.is_prepared(sources);
+        let (prepared, is_whole) = match self.prepared.take().filter(|_| is_prepared) {
+            Some(prepared) => (prepared, false),
+            None => {
+                let Parsed { config, is_whole } = self.texts.parse(sources)?;
+                (self.resume(Arc::clone(sources), config), is_whole)
+            }
         };
-        let former = former.map(|former| former.own.settled).unwrap_or_default();
-        let (compiled, own, marks) = parts.finish(&config, digest, &former);
+        let Prepared { config, compiled, own, marks, .. } = prepared;
+        // Copied only if somebody was content with it as it was.
+        let mut compiled = Arc::unwrap_or_clone(compiled);
+        compiled.summary.digest = digest;
         let compiled = Arc::new(compiled);
-        let outcome = Outcome { compiled: Arc::clone(&compiled), is_whole };
         // A text that cannot be followed shares nothing with the next one.
-        self.former = self.texts.is_following().then_some(Former { config, compiled, own, marks });
-        Ok(outcome)
+        let former = Former { config, compiled: Arc::clone(&compiled), own, marks };
+        self.former = self.texts.is_following().then_some(former);
+        Ok(Outcome { compiled, is_whole })
+    }
+
+    /// What `config`, which `sources` say, comes to. It has no digest yet.
+    fn resume(&self, sources: Arc<Sources>, config: Arc<Config>) -> Prepared {
+        // Where the node is decides about endpoints of all services.
+        let former = self.former.as_ref().filter(|former| former.config.node == config.node);
+        let parts = former.map_or_else(|| Parts::of(&config), |it| Parts::after(it, &config));
+        let nothing = Settled::new();
+        let settled = former.map_or(&nothing, |former| &former.own.settled);
+        let (compiled, own, marks) = parts.finish(&config, String::new(), settled);
+        Prepared { sources, config, compiled: Arc::new(compiled), own, marks }
     }
 }
 
@@ -254,15 +302,21 @@ mod tests {
         #[test]
         fn it_is_as_if_it_were_the_first(
             saves in proptest::collection::vec(
-                (proptest::collection::btree_map(1..12_usize, 0..12_usize, 1..10), proptest::bool::weighted(0.1)), 1..6
+                (
+                    proptest::collection::btree_map(1..12_usize, 0..12_usize, 1..10),
+                    proptest::bool::weighted(0.1), proptest::bool::ANY,
+                ), 1..6
             ),
         ) {
             let mut compilation = Compilation::default();
             let mut former: Option<(Arc<Compiled>, Vec<_>)> = None;
-            for (services, is_placed) in saves {
+            for (services, is_placed, is_prepared) in saves {
                 let services: Vec<_> = services.into_iter().collect();
                 let head = if is_placed { "node: { region: eu }\n" } else { "" };
                 let sources = sources(&services, head);
+                if is_prepared {
+                    let _is_little = compilation.prepare(&sources);
+                }
                 let alone = compile_sources(&sources).expect("a valid configuration");
                 let Outcome { compiled, is_whole } =
                     compilation.compile(&sources, sources.digest()).expect("a valid configuration");

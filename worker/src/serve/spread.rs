@@ -58,7 +58,7 @@ pub fn chosen<'a>(
             .collect(),
         Some(mode) => {
             let standing = |endpoint: &&Endpoint| Standing {
-                priority: locality::priority(mode, node, endpoint.place.as_ref()),
+                priority: locality::priority(mode, node, endpoint.place.as_deref()),
                 weight: weight(endpoint),
             };
             let standings: Vec<Standing> = candidates.iter().map(standing).collect();

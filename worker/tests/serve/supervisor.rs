@@ -24,7 +24,7 @@ use nix::sys::socket::{
 use crate::estate::Estate;
 
 /// Far above what a healthy worker takes, so that a loaded machine raises no false alarm.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A worker, killed when dropped.
 pub struct Worker {

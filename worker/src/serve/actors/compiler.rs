@@ -11,7 +11,7 @@ use holdfast_protocol::handover::{ConfigState, FromChild, History, MAX_TEXT_BYTE
 use holdfast_protocol::wire;
 
 use super::lifeline::{Link, Say};
-use super::tables::{Found, Loading, Restored, Tables};
+use super::tables::{Ahead, Found, Loading, Restored, Tables};
 use crate::serve::compilation::{Compilation, Outcome};
 use crate::serve::compile::{Compiled, compile_sources};
 use crate::serve::session::{Loaded, Unusable};
@@ -24,6 +24,8 @@ pub struct Compiler {
     /// What became of earlier configurations; nothing is compiled before that is known.
     past: Option<Past>,
     busy: bool,
+    /// Whether what little has changed is being compiled before the digest of the text is known.
+    preparing: bool,
     /// What the next text is compared with, unless it is being used.
     compilation: Compilation,
     waiting: Option<Text>,
@@ -32,7 +34,10 @@ pub struct Compiler {
 }
 
 /// What is on disk and its digest, or why it cannot be read.
-pub struct Text(pub Result<(String, Sources), String>);
+pub struct Text(pub Result<(String, Arc<Sources>), String>);
+
+/// What is on disk. Its digest follows, unless it is what was there before.
+pub struct Fresh(pub Arc<Sources>);
 
 /// What became of earlier configurations.
 pub struct Past {
@@ -52,6 +57,10 @@ impl Message for Text {
     type Result = ();
 }
 
+impl Message for Fresh {
+    type Result = ();
+}
+
 impl Message for Past {
     type Result = ();
 }
@@ -67,30 +76,33 @@ impl Message for Keep {
 impl Compiler {
     pub fn new(tables: Addr<Tables>, link: Addr<Link>) -> Self {
         let compilation = Compilation::default();
-        Self { tables, link, past: None, busy: false, compilation, waiting: None, unkept: None }
+        let (past, waiting, unkept) = (None, None, None);
+        let (busy, preparing) = (false, false);
+        Self { tables, link, past, busy, preparing, compilation, waiting, unkept }
     }
 
     /// Compiles `sources`, once the supervisor has been told: should that crash this process, it
     /// has to know why.
-    fn compile(&mut self, digest: String, sources: Sources, ctx: &mut Context<Self>) {
+    fn compile(&mut self, digest: String, sources: Arc<Sources>, ctx: &mut Context<Self>) {
         self.busy = true;
-        let sources = Arc::new(sources);
         let is_kept = self.past.as_ref().is_some_and(|past| past.history.snapshot == digest);
         self.unkept = (!is_kept).then(|| (digest.clone(), Arc::clone(&sources)));
         let told = self.link.send(Say(FromChild::Trying { digest: digest.clone() }));
         let mut compilation = std::mem::take(&mut self.compilation);
+        let is_prepared = compilation.is_prepared(&sources);
+        let work = move || {
+            let compiled = compilation.compile(&sources, digest);
+            // A part leaves little behind.
+            if !matches!(compiled, Ok(Outcome { is_whole: false, .. })) {
+                memory::give_back();
+            }
+            (compilation, compiled)
+        };
         let compiling = async move {
             // An error means that the reactor is about to end.
             let _told = told.await;
-            let compiling = tokio::task::spawn_blocking(move || {
-                let compiled = compilation.compile(&sources, digest);
-                // A part leaves little behind.
-                if !matches!(compiled, Ok(Outcome { is_whole: false, .. })) {
-                    memory::give_back();
-                }
-                (compilation, compiled)
-            });
-            compiling.await
+            // What little is left to do takes less time than another thread takes to begin.
+            if is_prepared { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
         };
         ctx.spawn(compiling.into_actor(self).map(|compiled, actor, ctx| {
             let loaded = match compiled {
@@ -108,6 +120,11 @@ impl Compiler {
     fn pass_on(&mut self, loaded: Loaded, ctx: &mut Context<Self>) {
         self.busy = false;
         self.tables.do_send(Loading(loaded));
+        self.go_on(ctx);
+    }
+
+    /// It is done with something: on to the text that has come meanwhile.
+    fn go_on(&mut self, ctx: &mut Context<Self>) {
         if let Some(text) = self.waiting.take() {
             ctx.notify(text);
         }
@@ -145,7 +162,7 @@ impl Handler<Text> for Compiler {
 
     fn handle(&mut self, text: Text, ctx: &mut Self::Context) {
         match text {
-            text if self.busy || self.past.is_none() => self.waiting = Some(text),
+            text if self.busy || self.preparing || self.past.is_none() => self.waiting = Some(text),
             Text(Ok((digest, sources))) => match self.set_aside(&digest) {
                 Some(unusable) => self.tables.do_send(Loading(Err(unusable))),
                 None => {
@@ -155,6 +172,38 @@ impl Handler<Text> for Compiler {
             },
             Text(Err(error)) => self.tables.do_send(Loading(Err(rejected(error)))),
         }
+    }
+}
+
+impl Handler<Fresh> for Compiler {
+    type Result = ();
+
+    /// While the digest is being computed, what little has changed is compiled and put in force.
+    fn handle(&mut self, Fresh(sources): Fresh, ctx: &mut Self::Context) {
+        // Without its digest nobody knows whether it is one of those that are set aside.
+        let may_be_tried = self.past.as_ref().is_some_and(|past| past.history.set_aside.is_empty());
+        if self.busy || self.preparing || !may_be_tried || !self.compilation.is_following() {
+            return;
+        }
+        self.preparing = true;
+        let mut compilation = std::mem::take(&mut self.compilation);
+        let preparing = tokio::task::spawn_blocking(move || {
+            let prepared = compilation.prepare(&sources);
+            (compilation, prepared)
+        });
+        ctx.spawn(preparing.into_actor(self).map(|prepared, actor, ctx| {
+            actor.preparing = false;
+            // A compilation that is lost is made anew from the whole text.
+            let (compilation, prepared) = prepared.unwrap_or_default();
+            actor.compilation = compilation;
+            // One whose digest is known by now goes the way of all others.
+            if actor.waiting.is_none()
+                && let Some(compiled) = prepared
+            {
+                actor.tables.do_send(Ahead(compiled));
+            }
+            actor.go_on(ctx);
+        }));
     }
 }
 

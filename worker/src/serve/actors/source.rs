@@ -7,11 +7,11 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message
 use holdfast_config::Sources;
 use nix::sys::inotify::Inotify;
 
-use super::compiler::{Compiler, Text};
+use super::compiler::{Compiler, Fresh, Text};
 use super::lifeline::{End, Link, Pulse};
 use super::tables::{Order, Tables};
 use crate::serve::Configuration;
-use crate::serve::source::places::{places, steps};
+use crate::serve::source::places::places_and_steps;
 use crate::serve::source::reading;
 use crate::serve::source::settling::{Change, Settling};
 use crate::serve::source::signature::{Signature, signature};
@@ -51,7 +51,7 @@ impl Message for Granted {
 
 struct Reading {
     signature: Signature,
-    text: Result<(String, Sources), String>,
+    text: Result<(String, Arc<Sources>), String>,
     /// Whether it failed because this process confined itself to where the configuration was.
     outside: bool,
 }
@@ -91,8 +91,8 @@ impl Source {
     }
 
     fn await_change(&mut self, mut watcher: Watcher, ctx: &mut Context<Self>) {
-        let path = &self.configuration.path;
-        watcher.watch(&places(path), steps(path));
+        let (places, steps) = places_and_steps(&self.configuration.path);
+        watcher.watch(&places, steps);
         let waiting = async move { (watcher.changed().await, watcher) };
         ctx.spawn(waiting.into_actor(self).map(|(change, watcher), actor, ctx| {
             // An error means that the reactor is gone, and this process about to be.
@@ -137,12 +137,16 @@ impl Source {
     fn read(&mut self, ctx: &mut Context<Self>) {
         self.reading = true;
         self.settling.reads(Instant::now());
-        let configuration = Arc::clone(&self.configuration);
+        let (configuration, compiler) = (Arc::clone(&self.configuration), self.compiler.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let Configuration { path, reader, readable } = &*configuration;
             // The signature first: a change between the two shows as another one later.
             let signature = signature(path);
-            let text = reading::text(path, reader).map(|text| (text.digest(), text));
+            let text = reading::text(path, reader).map(|text| {
+                let text = Arc::new(text);
+                compiler.do_send(Fresh(Arc::clone(&text)));
+                (text.digest(), text)
+            });
             let outside = text.is_err() && readable.lacks(path);
             Reading { signature, text, outside }
         });

@@ -12,13 +12,13 @@ use super::checks::{Checks, Targets};
 use super::compiler::{Compiler, Restore};
 use super::lifeline::{End, Link, Pulse, Said, Say};
 use crate::serve::compile::Compiled;
-use crate::serve::grace;
 use crate::serve::health_check::target::{Change, Counts};
 use crate::serve::sandbox::calls;
 use crate::serve::session::{Loaded, Next, Session, SessionError};
 use crate::serve::tables::maps::ShadowMaps;
 use crate::serve::telemetry::Facts;
 use crate::serve::telemetry::sample::Page;
+use crate::serve::{grace, memory};
 
 /// How long what was in force already is left alone after a grant. The supervisor, which waits for
 /// the answer, may have no other processor to hear it on: this is many times what it takes.
@@ -70,6 +70,9 @@ pub struct Tables {
 /// Something else is on disk.
 pub struct Loading(pub Loaded);
 
+/// Little else is on disk, whose digest is not known yet. It follows with [`Found`] and [`Loading`].
+pub struct Ahead(pub Arc<Compiled>);
+
 /// Something else is on disk, with this digest; it is being compiled.
 pub struct Found(pub String);
 
@@ -113,6 +116,10 @@ pub enum Order {
 struct Turn;
 
 impl Message for Loading {
+    type Result = ();
+}
+
+impl Message for Ahead {
     type Result = ();
 }
 
@@ -284,7 +291,16 @@ impl Tables {
         let result = self.session.look_at_cgroups();
         self.after(result, ctx);
         // Whatever questions and scrapes have looked at since.
+        self.tidy();
+    }
+
+    /// Keeps no memory that is not in use while there is nothing to do: the next worker has to wait until the
+    /// kernel has freed all of it.
+    fn tidy(&mut self) {
         self.session.let_go();
+        if self.session.has_looked() {
+            drop(tokio::task::spawn_blocking(memory::give_back));
+        }
     }
 
     fn rest(&mut self, turn: u64, ctx: &mut Context<Self>) {
@@ -321,7 +337,7 @@ impl Handler<Turn> for Tables {
         self.turning = false;
         let result = self.session.advance();
         self.after(result, ctx);
-        self.session.let_go();
+        self.tidy();
     }
 }
 
@@ -331,7 +347,17 @@ impl Handler<Loading> for Tables {
     fn handle(&mut self, Loading(loaded): Loading, ctx: &mut Self::Context) {
         let result = self.session.load(loaded);
         self.after(result, ctx);
-        self.session.let_go();
+        self.tidy();
+    }
+}
+
+impl Handler<Ahead> for Tables {
+    type Result = ();
+
+    fn handle(&mut self, Ahead(compiled): Ahead, ctx: &mut Self::Context) {
+        let result = self.session.anticipate(&compiled);
+        self.after(result, ctx);
+        // What was looked at of the maps is let go when its digest is known.
     }
 }
 

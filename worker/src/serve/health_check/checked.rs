@@ -74,7 +74,7 @@ pub fn uses_all(service: &Service) -> bool {
 pub fn level(service: &Service, node: Option<&Locality>, endpoint: &Endpoint) -> Option<u32> {
     match service.balancing.locality {
         None => Some(0),
-        Some(mode) => locality::priority(mode, node, endpoint.place.as_ref()),
+        Some(mode) => locality::priority(mode, node, endpoint.place.as_deref()),
     }
 }
 

@@ -122,6 +122,8 @@ pub struct Session {
     reported: Option<ConfigReport>,
     queries: Queries,
     events: Events,
+    /// Whether all of the maps has been looked at since that was last asked.
+    has_looked: bool,
     outbox: Vec<FromChild>,
 }
 
@@ -184,6 +186,7 @@ impl Default for Session {
             reported: None,
             queries: Queries::default(),
             events: Events::default(),
+            has_looked: false,
             outbox: Vec::new(),
         }
     }
@@ -259,6 +262,7 @@ impl Session {
             return Ok(());
         };
         let observed = observe(maps)?;
+        self.has_looked = true;
         let verdict = match latest {
             Ok(compiled) => match dry_run(maps, &observed, compiled) {
                 Ok(()) => Ok(&compiled.summary),
@@ -382,6 +386,12 @@ impl Session {
             Role::Granted { maps, .. } => maps.let_go(),
             Role::Absent => {}
         }
+    }
+
+    /// Whether all of the maps has been looked at since this was last asked, and there is nothing to do: what
+    /// was read of them and planned, many times what is kept, is not in use any more.
+    pub fn has_looked(&mut self) -> bool {
+        self.next() == Next::Wait && std::mem::take(&mut self.has_looked)
     }
 
     /// What to do when nothing else wants a turn.

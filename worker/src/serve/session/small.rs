@@ -8,6 +8,30 @@ use crate::serve::compile::Compiled;
 use crate::serve::tables::apply::Application;
 
 impl Session {
+    /// `compiled` is what is on disk, without its digest, which follows with [`load`](Self::load). If it is a
+    /// small change of what is in force and nothing else is under way, it is put in force at once; otherwise
+    /// it waits for its digest like any other.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn anticipate(&mut self, compiled: &Arc<Compiled>) -> Result<(), SessionError> {
+        let is_idle =
+            matches!(self.role, Role::Granted { work: Work::Settled, unanswered: None, .. });
+        let follows = self.in_force.as_ref().is_some_and(|it| self.is_current(it));
+        if !is_idle || !follows || self.health.is_pending() {
+            return Ok(());
+        }
+        self.tell_first()?;
+        if !self.plan_small(compiled)? {
+            return Ok(());
+        }
+        // Whatever else is planned from now on leads there.
+        self.latest = Some(Ok(Arc::clone(compiled)));
+        self.spare_others();
+        self.advance()
+    }
+
     /// Begins to put `compiled` in force, if little of what this worker has programmed changes for it and
     /// there is room. Otherwise all of the maps has to be looked at.
     ///

@@ -80,12 +80,8 @@ impl Session {
 
     /// Looks at what is on disk and at the maps, and decides.
     fn plan(&mut self) -> Result<(), SessionError> {
-        let Role::Granted { maps, unanswered, .. } = &mut self.role else { return Ok(()) };
         let Some(latest) = self.latest.clone() else { return Ok(()) };
-        if unanswered.is_none() && self.events.is_configured() {
-            // A service whose number may become another's now is told of by its name, as far as one turn goes.
-            self.events.turn(maps, Instant::now())?;
-        }
+        self.tell_first()?;
         if let Ok(compiled) = &latest
             && self.plan_small(compiled)?
         {
@@ -93,6 +89,7 @@ impl Session {
         }
         let Role::Granted { maps, .. } = &self.role else { return Ok(()) };
         let observed = observe(maps)?;
+        self.has_looked = true;
         self.frontends = observed.frontends.len().try_into().ok();
         let unusable = match latest {
             Ok(compiled) => match self.plan_for(&compiled, &observed) {
@@ -102,6 +99,16 @@ impl Session {
             Err(unusable) => unusable,
         };
         self.do_without(&observed, unusable);
+        Ok(())
+    }
+
+    /// A service whose number may become another's now is told of by its name, as far as one turn goes.
+    pub(super) fn tell_first(&mut self) -> Result<(), SessionError> {
+        if let Role::Granted { maps, unanswered: None, .. } = &mut self.role
+            && self.events.is_configured()
+        {
+            self.events.turn(maps, Instant::now())?;
+        }
         Ok(())
     }
 
@@ -210,6 +217,10 @@ impl Session {
 
     /// Says how the configuration is, if that has changed.
     pub(super) fn report(&mut self, config: ConfigReport) {
+        if config.state == ConfigState::InForce && config.digest.is_empty() {
+            // What it is known by follows: see `anticipate`.
+            return;
+        }
         if self.reported.as_ref() != Some(&config) {
             match config.state {
                 ConfigState::InForce => {

@@ -13,9 +13,7 @@ const MAX_LINKS: usize = 40;
 /// awaited in the last directory on the way that does.
 #[must_use]
 pub fn places(path: &Path) -> Vec<PathBuf> {
-    let mut walk = Walk::new(path);
-    walk.walk();
-    walk.places
+    places_and_steps(path).0
 }
 
 /// The directories that hold the symbolic links on the way to `path`.
@@ -26,13 +24,14 @@ pub fn link_places(path: &Path) -> Vec<PathBuf> {
     walk.link_places
 }
 
-/// What the way to `path` leads through: each symbolic link, and what is at its end, by the directory it is
-/// in and its name there. Whoever renames something to one of these has replaced it whole.
+/// The same, and what the way to `path` leads through: each symbolic link, and what is at its end, by the
+/// directory it is in and its name there. Whoever renames something to one of these has replaced it
+/// whole.
 #[must_use]
-pub fn steps(path: &Path) -> Vec<(PathBuf, OsString)> {
+pub fn places_and_steps(path: &Path) -> (Vec<PathBuf>, Vec<(PathBuf, OsString)>) {
     let mut walk = Walk::new(path);
     walk.walk();
-    walk.steps
+    (walk.places, walk.steps)
 }
 
 struct Walk {
@@ -147,7 +146,7 @@ mod tests {
         symlink(volume.join("a.yaml"), etc.join("holdfast.yaml")).expect("linked");
         check(&etc.join("holdfast.yaml"), &[&etc, &volume, &generation]);
         let links = link_places(&etc.join("holdfast.yaml"));
-        let steps = steps(&etc.join("holdfast.yaml"));
+        let (_, steps) = places_and_steps(&etc.join("holdfast.yaml"));
         let step = |place: &Path, name: &str| (place.to_owned(), OsString::from(name));
         let expected = [
             step(&etc, "holdfast.yaml"),

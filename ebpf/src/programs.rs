@@ -7,15 +7,17 @@ use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use holdfast_ebpf::decide::{Decision, Inquiry, Verdict, decide};
+use holdfast_ebpf::enrol::Enrolment as _;
 use holdfast_ebpf::event;
 use holdfast_ebpf::limit;
-use holdfast_ebpf::socket::{self, Peer};
-use holdfast_protocol::kernel::FrontendKey;
+use holdfast_ebpf::plain::{self, Way};
+use holdfast_ebpf::socket;
 use holdfast_protocol::kernel::event::{Event, kind};
 
 use crate::caller::Caller;
-use crate::court::permit;
+use crate::court::{self, permit};
 use crate::enrolled::is_enrolled;
+use crate::maps::Maps;
 use crate::sock_addr::SockAddr;
 use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
 use crate::{counting, maps, places, seats, telling};
@@ -76,13 +78,14 @@ fn connect(socket: &SockAddr) -> i32 {
     let caller = socket.caller();
     let cookie = caller.cookie();
     seats::approach(cookie);
+    if !caller.word().is_restricted() && goes_plainly(socket, protocol, cookie) {
+        return PROCEED;
+    }
     if !is_enrolled(caller) {
         forget(caller, cookie);
         return PROCEED;
     }
-    let Peer { address, port_be } = socket.peer();
-    let key = FrontendKey { address, port_be, protocol, reserved: 0 };
-    let mut inquiry = Inquiry::new(key, socket.reach());
+    let mut inquiry = Inquiry::new(socket.key(protocol), socket.reach());
     decide(&Connection(caller), &mut inquiry);
     permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
@@ -116,6 +119,36 @@ fn connect(socket: &SockAddr) -> i32 {
             refuse(decision.errno)
         }
     }
+}
+
+/// Whether the connection has gone the [plain](plain::look) way: no policy has to be asked, nobody wants to be told, and the
+/// socket has an element that is free. If not, nothing has been done.
+#[inline(always)]
+fn goes_plainly(socket: &SockAddr, protocol: u8, cookie: u64) -> bool {
+    let (caller, key) = (socket.caller(), socket.key(protocol));
+    let plain = plain::look(&Maps(caller), &key, socket.reach());
+    if plain.way == Way::Winding || court::head().slot() != 0 {
+        return false;
+    }
+    if plain.way == Way::Untouched {
+        forget(caller, cookie);
+        return true;
+    }
+    if telling::wanted().0 != 0 {
+        return false;
+    }
+    let stored = seats::take(cookie);
+    if stored.is_null() {
+        return false;
+    }
+    // SAFETY: not null, so it is this socket's, and says nothing of it yet.
+    unsafe { counting::begin(stored, &key, &plain, cookie) };
+    if let Some(counters) = maps::counters(plain.service) {
+        // SAFETY: looked up in this run; the pointer is to a field of it.
+        unsafe { maps::add(&raw mut (*counters).connections, 1) };
+    }
+    socket.rename(plain.endpoint);
+    true
 }
 
 /// What was remembered of a socket that connects again is of its former peer.

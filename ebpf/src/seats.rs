@@ -18,12 +18,12 @@ use aya_ebpf::macros::btf_map;
 use holdfast_protocol::kernel::{SeatWord, SocketState, limit, phase};
 
 use crate::caller::Caller;
-use crate::maps::exchange;
+use crate::maps::{MAPPED, exchange};
 
 const SOCKET_COUNT: usize = limit::SOCKETS as usize;
 
 #[btf_map]
-static SOCKETS: Array<SocketState, SOCKET_COUNT> = Array::new();
+static SOCKETS: Array<SocketState, SOCKET_COUNT, MAPPED> = Array::new();
 #[btf_map]
 static OVERFLOW: SkStorage<SocketState> = SkStorage::new();
 
@@ -33,11 +33,8 @@ static OVERFLOW: SkStorage<SocketState> = SkStorage::new();
 pub fn approach(cookie: u64) {
     let own = own_element(cookie);
     if !own.is_null() {
-        // SAFETY: not null, so it was looked up in this run. One load from each cache line.
-        unsafe {
-            let _line = seat(own);
-            let _line = is_crowded(own);
-        }
+        // SAFETY: not null, so it was looked up in this run.
+        let _line = unsafe { seat(own) };
     }
 }
 
@@ -75,6 +72,21 @@ pub unsafe fn find(cookie: u64, socket: *mut c_void) -> *mut SocketState {
 pub fn remembered<'a>(caller: Caller) -> Option<&'a SocketState> {
     // SAFETY: the socket is that of the cookie; what is found stays mapped while the program runs.
     unsafe { find(caller.cookie(), caller.socket().cast()).as_ref() }
+}
+
+/// The element of the socket with this cookie, which is the socket's from now on, if nobody has had it yet or it was
+/// given back; null otherwise. It says of the socket nothing but whose it is.
+#[inline(always)]
+pub fn take(cookie: u64) -> *mut SocketState {
+    let own = own_element(cookie);
+    // SAFETY: what is not null was looked up in this run.
+    unsafe {
+        if own.is_null() || is_crowded(own) {
+            return ptr::null_mut();
+        }
+        let idle = SeatWord::new(cookie, phase::IDLE);
+        if exchange(&raw mut (*own).seat, SeatWord::FREE.0, idle.0) { own } else { ptr::null_mut() }
+    }
 }
 
 /// Room for what is to be remembered of the socket with this cookie, which is the socket's from now

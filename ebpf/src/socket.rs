@@ -88,16 +88,16 @@ mod tests {
             original_port_be: original.port_be,
             endpoint_port_be: ENDPOINT.port_be,
             service: 7,
-            told: 0,
             endpoint: 9,
+            told: 0,
+            crowded: 0,
             seat: 0,
             since_ns: 0,
             cgroup: 0,
             handshake_ns: 0,
             protocol: 0,
             namespace: 0,
-            crowded: 0,
-            reserved: [0; 3],
+            reserved: [0; 4],
         }
     }
 

@@ -169,7 +169,7 @@ pub extern "C" fn hf_remember(
         (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
         (&raw mut (*stored).endpoint_port_be).write_volatile(decision.endpoint.port_be);
         (&raw mut (*stored).service).write_volatile(decision.service);
-        (&raw mut (*stored).told).write_volatile(told);
+        (&raw mut (*stored).told).write_volatile(event::kept(told));
         (&raw mut (*stored).endpoint).write_volatile(decision.state);
         (&raw mut (*stored).since_ns).write_volatile(0);
         if told != 0 {

@@ -136,16 +136,16 @@ mod tests {
             original_port_be: 1,
             endpoint_port_be,
             service: SERVICE,
-            told: 0,
             endpoint: NUMBER,
+            told: 0,
+            crowded: 0,
             seat: SeatWord::new(COOKIE, phase::OPEN).0,
             since_ns: 0,
             cgroup: 0,
             handshake_ns: 0,
             protocol: 0,
             namespace: 5,
-            crowded: 0,
-            reserved: [0; 3],
+            reserved: [0; 4],
         }
     }
 

@@ -19,8 +19,9 @@ use holdfast_protocol::kernel::traffic::{Traffic, handshake_bucket, lifetime_buc
 use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_TCP, SeatWord, SocketState, mapped, phase};
 
 use crate::caller::IPV4;
+use crate::maps;
+use crate::seats::{self, Owner};
 use crate::telling::{self, Draft, Moment};
-use crate::{maps, seats};
 
 /// How often the end of a descriptor is tried: the connection can get on three times at the same
 /// moment, from its attempt to its end.
@@ -50,7 +51,10 @@ pub fn tcp(context: &SockOpsContext) {
         return;
     }
     // SAFETY: not null, so it is the socket of this run; the helper takes the program's context.
-    let stored = unsafe { seats::find(bpf_get_socket_cookie(raw.cast()), socket.cast()) };
+    let stored = unsafe {
+        let cookie = bpf_get_socket_cookie(raw.cast());
+        seats::find(Owner::of(cookie, socket.cast(), PROTOCOL_TCP.into()), socket.cast())
+    };
     if stored.is_null() {
         return;
     }
@@ -139,15 +143,18 @@ fn carried(raw: *mut bpf_sock_ops, former: u32) -> Carried {
 #[inline(always)]
 pub fn released(context: &SockContext) {
     let raw = context.sock;
-    // SAFETY: the kernel passes a valid socket as the context.
-    let stored = unsafe { seats::find(bpf_get_socket_cookie(raw.cast()), raw.cast()) };
-    if stored.is_null() {
-        return;
-    }
-    // SAFETY: as above; volatile for the width of each access.
+    // SAFETY: the kernel passes a valid socket as the context; volatile for the width of each access.
     let (protocol, state) = unsafe {
         ((&raw const (*raw).protocol).read_volatile(), (&raw const (*raw).state).read_volatile())
     };
+    // SAFETY: as above.
+    let stored = unsafe {
+        let owner = Owner::of(bpf_get_socket_cookie(raw.cast()), raw.cast(), protocol);
+        seats::find(owner, raw.cast())
+    };
+    if stored.is_null() {
+        return;
+    }
     let event = lifecycle::release_event(protocol == u32::from(PROTOCOL_TCP), state);
     for _ in 0..TRIES {
         // SAFETY: not null, so it is this socket's; the helper may be called by any program.

@@ -18,9 +18,10 @@ use crate::caller::Caller;
 use crate::court::{self, permit};
 use crate::enrolled::is_enrolled;
 use crate::maps::Maps;
+use crate::seats::{self, Owner};
 use crate::sock_addr::SockAddr;
 use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
-use crate::{counting, maps, places, seats, telling};
+use crate::{counting, maps, places, telling};
 
 /// The system call goes on, with the address as the program leaves it.
 pub const PROCEED: i32 = 1;
@@ -77,12 +78,13 @@ fn connect(socket: &SockAddr) -> i32 {
     };
     let caller = socket.caller();
     let cookie = caller.cookie();
-    seats::approach(cookie);
-    if !caller.word().is_restricted() && goes_plainly(socket, protocol, cookie) {
+    let owner = Owner::of(cookie, caller.socket().cast(), protocol.into());
+    seats::approach(owner);
+    if !caller.word().is_restricted() && goes_plainly(socket, protocol, cookie, owner) {
         return PROCEED;
     }
     if !is_enrolled(caller) {
-        forget(caller, cookie);
+        forget(caller, cookie, owner);
         return PROCEED;
     }
     let mut inquiry = Inquiry::new(socket.key(protocol), socket.reach());
@@ -107,7 +109,7 @@ fn connect(socket: &SockAddr) -> i32 {
     tally(decision, 1);
     match decision.verdict {
         Verdict::Untouched => {
-            forget(caller, cookie);
+            forget(caller, cookie, owner);
             PROCEED
         }
         Verdict::Sent => {
@@ -124,20 +126,20 @@ fn connect(socket: &SockAddr) -> i32 {
 /// Whether the connection has gone the [plain](plain::look) way: no policy has to be asked, nobody wants to be told, and the
 /// socket has an element that is free. If not, nothing has been done.
 #[inline(always)]
-fn goes_plainly(socket: &SockAddr, protocol: u8, cookie: u64) -> bool {
+fn goes_plainly(socket: &SockAddr, protocol: u8, cookie: u64, owner: Owner) -> bool {
     let (caller, key) = (socket.caller(), socket.key(protocol));
     let plain = plain::look(&Maps(caller), &key, socket.reach());
     if plain.way == Way::Winding || court::head().slot() != 0 {
         return false;
     }
     if plain.way == Way::Untouched {
-        forget(caller, cookie);
+        forget(caller, cookie, owner);
         return true;
     }
     if telling::wanted().0 != 0 {
         return false;
     }
-    let stored = seats::take(cookie);
+    let stored = seats::take(owner);
     if stored.is_null() {
         return false;
     }
@@ -153,8 +155,8 @@ fn goes_plainly(socket: &SockAddr, protocol: u8, cookie: u64) -> bool {
 
 /// What was remembered of a socket that connects again is of its former peer.
 #[inline(always)]
-fn forget(caller: Caller, cookie: u64) {
-    if seats::may_be_remembered(cookie) {
+fn forget(caller: Caller, cookie: u64, owner: Owner) {
+    if seats::may_be_remembered(owner) {
         hf_forget(caller.context(), cookie);
     }
 }

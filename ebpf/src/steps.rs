@@ -150,7 +150,7 @@ pub extern "C" fn hf_remember(
     let (key, decision) = (&inquiry.key, &mut inquiry.decision);
     let has_place = limit::has_places(decision);
     // SAFETY: the socket is that of the cookie, and locked while it connects.
-    let stored = unsafe { seats::claim(cookie, caller.socket().cast()) };
+    let stored = unsafe { seats::claim(caller.owner_with(cookie), caller.socket().cast()) };
     if stored.is_null() {
         if has_place {
             places::leave(decision);
@@ -201,7 +201,7 @@ pub extern "C" fn hf_forget(context: *mut bpf_sock_addr, cookie: u64) -> u64 {
     let caller = unsafe { Caller::new(context) };
     // SAFETY: the socket is that of the cookie.
     unsafe {
-        let stored = seats::find(cookie, caller.socket().cast());
+        let stored = seats::find(caller.owner_with(cookie), caller.socket().cast());
         if !stored.is_null() {
             counting::forget(stored);
         }
@@ -214,7 +214,7 @@ pub extern "C" fn hf_forget(context: *mut bpf_sock_addr, cookie: u64) -> u64 {
 fn leave(caller: Caller) {
     // SAFETY: the socket is that of the cookie.
     unsafe {
-        let stored = seats::find(caller.cookie(), caller.socket().cast());
+        let stored = seats::find(caller.owner(), caller.socket().cast());
         if !stored.is_null() {
             counting::leave(stored);
         }

@@ -149,7 +149,7 @@ impl Tables for Race<'_> {
 
 impl Looks for Race<'_> {
     fn look(&self, inquiry: &mut Inquiry) -> Look {
-        Look::numbered(look(self, &NoPast, inquiry) as u32)
+        Look::numbered(look(self, &NoPast, inquiry, None) as u32)
     }
 }
 
@@ -369,7 +369,7 @@ fn place(outcome: &Outcome) -> Option<Place> {
 
 /// Where the plain way leads.
 pub(crate) fn found_plainly(race: &Race<'_>) -> Option<Place> {
-    let found = plain::look(race, &KEY, Reach::Ipv4);
+    let found = plain::look(race, race.element(&KEY), &KEY, Reach::Ipv4);
     let host = (0..=u8::MAX).find(|host| peer(*host) == found.endpoint);
     match found.way {
         Way::Winding => None,

@@ -37,13 +37,19 @@ pub struct Plain {
     pub service: u32,
 }
 
-/// Looks once at what decides a connection to `key`, made by a socket that can name the addresses in `reach`.
+/// Looks once at what decides a connection to `key`, made by a socket that can name the addresses in `reach`. The element of
+/// the key was `found`, or there is none.
 #[inline(always)]
-pub fn look<T: Tables>(tables: &T, key: &FrontendKey, reach: Reach) -> Plain {
+pub fn look<T: Tables>(
+    tables: &T,
+    found: Option<T::Element>,
+    key: &FrontendKey,
+    reach: Reach,
+) -> Plain {
     let endpoint = Peer { address: [0; 4], port_be: 0 };
     let not_sent =
         |way| Plain { way, endpoint, state: EndpointSlot::NO_STATE, service: NO_SERVICE };
-    let Some(element) = tables.element(key) else { return not_sent(Way::Untouched) };
+    let Some(element) = found else { return not_sent(Way::Untouched) };
     match sent(tables, element, key, reach) {
         Some(plain) => plain,
         None => not_sent(Way::Winding),

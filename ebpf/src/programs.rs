@@ -1,17 +1,20 @@
 //! The programs, as the kernel calls them. Their names are those of
 //! [`holdfast_protocol::kernel::program`].
 
+use core::cell::Cell;
 use core::panic::PanicInfo;
+use core::ptr;
 
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
-use holdfast_ebpf::decide::{Decision, Inquiry, Verdict, decide};
+use holdfast_ebpf::decide::{Decision, Inquiry, Tables as _, Verdict, decide};
 use holdfast_ebpf::enrol::Enrolment as _;
 use holdfast_ebpf::event;
 use holdfast_ebpf::limit;
 use holdfast_ebpf::plain::{self, Way};
 use holdfast_ebpf::socket;
+use holdfast_ebpf::words::FrontendWords;
 use holdfast_protocol::kernel::event::{Event, kind};
 
 use crate::caller::Caller;
@@ -80,7 +83,8 @@ fn connect(socket: &SockAddr) -> i32 {
     let cookie = caller.cookie();
     let owner = Owner::of(cookie, caller.socket().cast(), protocol.into());
     seats::approach(owner);
-    if !caller.word().is_restricted() && goes_plainly(socket, protocol, cookie, owner) {
+    let found = Cell::new(ptr::null());
+    if asks_nothing(caller) && goes_plainly(socket, protocol, cookie, owner, &found) {
         return PROCEED;
     }
     if !is_enrolled(caller) {
@@ -88,7 +92,7 @@ fn connect(socket: &SockAddr) -> i32 {
         return PROCEED;
     }
     let mut inquiry = Inquiry::new(socket.key(protocol), socket.reach());
-    decide(&Connection(caller), &mut inquiry);
+    decide(&Connection(caller, found), &mut inquiry);
     permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
         let judged = inquiry.decision.endpoint;
@@ -123,24 +127,38 @@ fn connect(socket: &SockAddr) -> i32 {
     }
 }
 
-/// Whether the connection has gone the [plain](plain::look) way: no policy has to be asked, nobody wants to be told, and the
-/// socket has an element that is free. If not, nothing has been done.
+/// Whether the node asks nothing of a connection: who makes it, whether a policy denies it, who wants to be told of it.
 #[inline(always)]
-fn goes_plainly(socket: &SockAddr, protocol: u8, cookie: u64, owner: Owner) -> bool {
+fn asks_nothing(caller: Caller) -> bool {
+    !caller.word().is_restricted() && !court::sits() && telling::wanted().0 == 0
+}
+
+/// Whether the connection has gone the [plain](plain::look) way. If not, nothing has been done, and the element of its key
+/// may have been `found`.
+#[inline(always)]
+fn goes_plainly(
+    socket: &SockAddr,
+    protocol: u8,
+    cookie: u64,
+    owner: Owner,
+    found: &Cell<*const FrontendWords>,
+) -> bool {
     let (caller, key) = (socket.caller(), socket.key(protocol));
-    let plain = plain::look(&Maps(caller), &key, socket.reach());
-    if plain.way == Way::Winding || court::head().slot() != 0 {
+    let maps = Maps(caller);
+    let element = maps.element(&key);
+    let plain = plain::look(&maps, element, &key, socket.reach());
+    // A policy that has come into force before the table is not passed by.
+    if plain.way == Way::Winding || court::sits() {
+        found.set(element.unwrap_or(ptr::null()));
         return false;
     }
     if plain.way == Way::Untouched {
         forget(caller, cookie, owner);
         return true;
     }
-    if telling::wanted().0 != 0 {
-        return false;
-    }
     let stored = seats::take(owner);
     if stored.is_null() {
+        found.set(element.unwrap_or(ptr::null()));
         return false;
     }
     // SAFETY: not null, so it is this socket's, and says nothing of it yet.

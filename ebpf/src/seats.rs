@@ -18,12 +18,12 @@ use aya_ebpf::macros::btf_map;
 use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, limit, phase};
 
 use crate::caller::Caller;
-use crate::maps::{MAPPED, exchange};
+use crate::maps::exchange;
 
 const SOCKET_COUNT: usize = limit::SOCKETS as usize;
 
 #[btf_map]
-static SOCKETS: Array<SocketState, SOCKET_COUNT, MAPPED> = Array::new();
+static SOCKETS: Array<SocketState, SOCKET_COUNT> = Array::new();
 #[btf_map]
 static OVERFLOW: SkStorage<SocketState> = SkStorage::new();
 

@@ -102,7 +102,7 @@ impl Estate {
             (map::TABLES, shape(ARRAY, SLOT_BYTES, slots, MMAPABLE)),
             (map::SERVICES, shape(ARRAY, size_of::<ServiceRecord>(), services, MMAPABLE)),
             (map::COUNTERS, shape(PER_CPU_ARRAY, size_of::<ServiceCounters>(), services, 0)),
-            (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), limit::SOCKETS, MMAPABLE)),
+            (map::SOCKETS, shape(ARRAY, size_of::<SocketState>(), limit::SOCKETS, 0)),
             (map::RATES, shape(ARRAY, size_of::<u64>(), services, 0)),
             (map::CLIENT_RATES, client_rates),
             (map::POLICY_HEAD, shape(ARRAY, size_of::<HeadWord>(), rules::HEADS, MMAPABLE)),

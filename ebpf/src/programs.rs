@@ -82,9 +82,13 @@ fn connect(socket: &SockAddr) -> i32 {
     let caller = socket.caller();
     let cookie = caller.cookie();
     let owner = Owner::of(cookie, caller.socket().cast(), protocol.into());
-    seats::approach(owner);
     let found = Cell::new(ptr::null());
-    if asks_nothing(caller) && goes_plainly(socket, protocol, cookie, owner, &found) {
+    // What is known of the socket is loaded first: it may be in no cache, and what is done meanwhile
+    // costs nothing beside it.
+    if !seats::is_known(owner)
+        && asks_nothing(caller)
+        && goes_plainly(socket, protocol, cookie, owner, &found)
+    {
         return PROCEED;
     }
     if !is_enrolled(caller) {
@@ -96,7 +100,7 @@ fn connect(socket: &SockAddr) -> i32 {
     permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
         let judged = inquiry.decision.endpoint;
-        hf_admit(caller.context(), &raw mut inquiry);
+        hf_admit(caller.context(), &raw mut inquiry, cookie);
         if inquiry.decision.verdict == Verdict::Sent && inquiry.decision.endpoint != judged {
             // It gave way to another one, which no policy has been asked about.
             permit(caller, &mut inquiry);
@@ -133,8 +137,8 @@ fn asks_nothing(caller: Caller) -> bool {
     !caller.word().is_restricted() && !court::sits() && telling::wanted().0 == 0
 }
 
-/// Whether the connection has gone the [plain](plain::look) way. If not, nothing has been done, and the element of its key
-/// may have been `found`.
+/// Whether the connection has gone the [plain](plain::look) way. If not, nothing has been done but that the
+/// element of its key was `found`, or that there is none.
 #[inline(always)]
 fn goes_plainly(
     socket: &SockAddr,
@@ -146,10 +150,10 @@ fn goes_plainly(
     let (caller, key) = (socket.caller(), socket.key(protocol));
     let maps = Maps(caller);
     let element = maps.element(&key);
+    found.set(element.unwrap_or(ptr::null()));
     let plain = plain::look(&maps, element, &key, socket.reach());
     // A policy that has come into force before the table is not passed by.
     if plain.way == Way::Winding || court::sits() {
-        found.set(element.unwrap_or(ptr::null()));
         return false;
     }
     if plain.way == Way::Untouched {
@@ -158,7 +162,6 @@ fn goes_plainly(
     }
     let stored = seats::take(owner);
     if stored.is_null() {
-        found.set(element.unwrap_or(ptr::null()));
         return false;
     }
     // SAFETY: not null, so it is this socket's, and says nothing of it yet.

@@ -51,15 +51,12 @@ impl Owner {
     }
 }
 
-/// Begins to load what is remembered of a socket. The element of a new one may be in no cache: what is done meanwhile
-/// costs nothing beside it.
+/// Whether the element of a socket is that socket's.
 #[inline(always)]
-pub fn approach(owner: Owner) {
+pub fn is_known(owner: Owner) -> bool {
     let own = own_element(owner);
-    if !own.is_null() {
-        // SAFETY: not null, so it was looked up in this run.
-        let _line = unsafe { seat(own) };
-    }
+    // SAFETY: what is not null was looked up in this run.
+    !own.is_null() && unsafe { seat(own).is_of(owner.cookie) }
 }
 
 /// Whether anything may be remembered of a socket.

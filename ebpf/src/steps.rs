@@ -110,10 +110,10 @@ pub const NEW_FLOW: u64 = 1;
 pub const COUNTS: u64 = 2;
 
 /// Takes a connection of the rates, and places under the bounds, of the service that `inquiry` was decided
-/// for; if there are none, the decision is another one.
+/// for; if there are none, the decision is another one. The cookie is the socket's.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry, cookie: u64) -> u64 {
     // SAFETY: as in `hf_look`.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return 0 };
@@ -132,7 +132,7 @@ pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -
     if inquiry.key.protocol == PROTOCOL_TCP {
         // It is not connected, or it could not ask: a place it still has is of an attempt that never
         // began, and must not be in its own way.
-        leave(caller);
+        leave(caller, cookie);
     }
     if !places::take(&maps, decision, &bounds, inquiry.key.protocol, inquiry.reach) {
         fail(decision, Verdict::Limited, ECONNREFUSED);
@@ -220,10 +220,10 @@ pub extern "C" fn hf_forget(context: *mut bpf_sock_addr, cookie: u64) -> u64 {
 
 /// Ends what is counted for the socket's former peer, if anything is.
 #[inline(always)]
-fn leave(caller: Caller) {
+fn leave(caller: Caller, cookie: u64) {
     // SAFETY: the socket is that of the cookie.
     unsafe {
-        let stored = seats::find(caller.owner(), caller.socket().cast());
+        let stored = seats::find(caller.owner_with(cookie), caller.socket().cast());
         if !stored.is_null() {
             counting::leave(stored);
         }

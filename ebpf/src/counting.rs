@@ -12,11 +12,10 @@ use aya_ebpf::programs::{SockContext, SockOpsContext};
 use holdfast_ebpf::drain;
 use holdfast_ebpf::event;
 use holdfast_ebpf::lifecycle::{self, Carried, Event, Outcome, Step};
-use holdfast_ebpf::plain::Plain;
 use holdfast_ebpf::socket::Peer;
 use holdfast_protocol::kernel::endpoint::EndpointState;
 use holdfast_protocol::kernel::traffic::{Traffic, handshake_bucket, lifetime_bucket};
-use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_TCP, SeatWord, SocketState, mapped, phase};
+use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, mapped, phase};
 
 use crate::caller::IPV4;
 use crate::maps;
@@ -168,33 +167,22 @@ pub fn released(context: &SockContext) {
     }
 }
 
-/// A socket with this cookie is sent to where `plain` says: remembers it in `stored`, which is the socket's and says
-/// nothing of it yet, and counts a datagram socket as connected.
+/// A datagram socket with this cookie is connected to this endpoint of a service, and `stored` has just become the
+/// socket's: what [`connected`] comes to when nobody else can take a step.
 ///
 /// # Safety
 ///
-/// `stored` is an element that this run of the program has just taken for the socket.
+/// As for [`leave`]; and the phase of `stored` is idle.
 #[inline(always)]
-pub unsafe fn begin(stored: *mut SocketState, key: &FrontendKey, plain: &Plain, cookie: u64) {
-    // SAFETY: by the contract above. Nobody else looks at what is in an element while its phase is idle.
+pub unsafe fn opened(stored: *mut SocketState, cookie: u64, service: u32, endpoint: u32) {
+    // SAFETY: by the contract above; the helper may be called by any program.
     unsafe {
-        maps::write_address(&raw mut (*stored).original_address, &key.address);
-        maps::write_address(&raw mut (*stored).endpoint_address, &plain.endpoint.address);
-        (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
-        (&raw mut (*stored).endpoint_port_be).write_volatile(plain.endpoint.port_be);
-        (&raw mut (*stored).service).write_volatile(plain.service);
-        (&raw mut (*stored).endpoint).write_volatile(plain.state);
-        (&raw mut (*stored).told).write_volatile(0);
-        if key.protocol == PROTOCOL_TCP {
-            (&raw mut (*stored).since_ns).write_volatile(0);
-            return;
-        }
-        let (now, step) =
-            (bpf_ktime_get_coarse_ns(), lifecycle::step(phase::IDLE, Event::Connected));
+        let now = bpf_ktime_get_coarse_ns();
+        let step = lifecycle::step(phase::IDLE, Event::Connected);
         (&raw mut (*stored).since_ns).write_volatile(now);
         (&raw mut (*stored).seat).write_volatile(SeatWord::new(cookie, step.next).0);
-        count_service(plain.service, &step, 0, Carried::default());
-        count_endpoint(plain.state, &step, now, Carried::default());
+        count_service(service, &step, 0, Carried::default());
+        count_endpoint(endpoint, &step, now, Carried::default());
     }
 }
 

@@ -8,22 +8,19 @@ use core::ptr;
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
-use holdfast_ebpf::decide::{Decision, Inquiry, Tables as _, Verdict, decide};
-use holdfast_ebpf::enrol::Enrolment as _;
+use holdfast_ebpf::decide::{Decision, Inquiry, Verdict, decide};
 use holdfast_ebpf::event;
 use holdfast_ebpf::limit;
-use holdfast_ebpf::plain::{self, Way};
 use holdfast_ebpf::socket;
-use holdfast_ebpf::words::FrontendWords;
 use holdfast_protocol::kernel::event::{Event, kind};
 
 use crate::caller::Caller;
-use crate::court::{self, permit};
+use crate::court::permit;
 use crate::enrolled::is_enrolled;
-use crate::maps::Maps;
 use crate::seats::{self, Owner};
 use crate::sock_addr::SockAddr;
 use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
+use crate::straight::{asks_nothing, goes_plainly};
 use crate::{counting, maps, places, telling};
 
 /// The system call goes on, with the address as the program leaves it.
@@ -131,52 +128,9 @@ fn connect(socket: &SockAddr) -> i32 {
     }
 }
 
-/// Whether the node asks nothing of a connection: who makes it, whether a policy denies it, who wants to be told of it.
-#[inline(always)]
-fn asks_nothing(caller: Caller) -> bool {
-    !caller.word().is_restricted() && !court::sits() && telling::wanted().0 == 0
-}
-
-/// Whether the connection has gone the [plain](plain::look) way. If not, nothing has been done but that the
-/// element of its key was `found`, or that there is none.
-#[inline(always)]
-fn goes_plainly(
-    socket: &SockAddr,
-    protocol: u8,
-    cookie: u64,
-    owner: Owner,
-    found: &Cell<*const FrontendWords>,
-) -> bool {
-    let (caller, key) = (socket.caller(), socket.key(protocol));
-    let maps = Maps(caller);
-    let element = maps.element(&key);
-    found.set(element.unwrap_or(ptr::null()));
-    let plain = plain::look(&maps, element, &key, socket.reach());
-    // A policy that has come into force before the table is not passed by.
-    if plain.way == Way::Winding || court::sits() {
-        return false;
-    }
-    if plain.way == Way::Untouched {
-        forget(caller, cookie, owner);
-        return true;
-    }
-    let stored = seats::take(owner);
-    if stored.is_null() {
-        return false;
-    }
-    // SAFETY: not null, so it is this socket's, and says nothing of it yet.
-    unsafe { counting::begin(stored, &key, &plain, cookie) };
-    if let Some(counters) = maps::counters(plain.service) {
-        // SAFETY: looked up in this run; the pointer is to a field of it.
-        unsafe { maps::add(&raw mut (*counters).connections, 1) };
-    }
-    socket.rename(plain.endpoint);
-    true
-}
-
 /// What was remembered of a socket that connects again is of its former peer.
 #[inline(always)]
-fn forget(caller: Caller, cookie: u64, owner: Owner) {
+pub fn forget(caller: Caller, cookie: u64, owner: Owner) {
     if seats::may_be_remembered(owner) {
         hf_forget(caller.context(), cookie);
     }

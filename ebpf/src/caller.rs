@@ -9,6 +9,8 @@ use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::socket::Peer;
 use holdfast_protocol::kernel::{Address, mapped};
 
+use crate::seats::Owner;
+
 /// `AF_INET` (`include/linux/socket.h`).
 pub const IPV4: u32 = 2;
 
@@ -45,6 +47,20 @@ impl Caller {
     pub fn cookie(self) -> u64 {
         // SAFETY: the helper takes the program's context and may be called by any of these programs.
         unsafe { bpf_get_socket_cookie(self.0.cast()) }
+    }
+
+    /// Its socket, by what is remembered of sockets.
+    #[inline(always)]
+    pub fn owner(self) -> Owner {
+        self.owner_with(self.cookie())
+    }
+
+    /// The same, once the cookie is known.
+    #[inline(always)]
+    pub fn owner_with(self, cookie: u64) -> Owner {
+        // SAFETY: the context is valid by the contract of `new`.
+        let protocol = unsafe { (&raw const (*self.0).protocol).read_volatile() };
+        Owner::of(cookie, self.socket().cast(), protocol)
     }
 
     /// The id of the process's control group `level` levels below the root; 0 if it is not as deep.

@@ -18,8 +18,9 @@ use holdfast_protocol::kernel::traffic::{Traffic, handshake_bucket, lifetime_buc
 use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, mapped, phase};
 
 use crate::caller::IPV4;
+use crate::maps;
+use crate::seats::{self, Owner};
 use crate::telling::{self, Draft, Moment};
-use crate::{maps, seats};
 
 /// How often the end of a descriptor is tried: the connection can get on three times at the same
 /// moment, from its attempt to its end.
@@ -49,7 +50,10 @@ pub fn tcp(context: &SockOpsContext) {
         return;
     }
     // SAFETY: not null, so it is the socket of this run; the helper takes the program's context.
-    let stored = unsafe { seats::find(bpf_get_socket_cookie(raw.cast()), socket.cast()) };
+    let stored = unsafe {
+        let cookie = bpf_get_socket_cookie(raw.cast());
+        seats::find(Owner::of(cookie, socket.cast(), PROTOCOL_TCP.into()), socket.cast())
+    };
     if stored.is_null() {
         return;
     }
@@ -138,15 +142,18 @@ fn carried(raw: *mut bpf_sock_ops, former: u32) -> Carried {
 #[inline(always)]
 pub fn released(context: &SockContext) {
     let raw = context.sock;
-    // SAFETY: the kernel passes a valid socket as the context.
-    let stored = unsafe { seats::find(bpf_get_socket_cookie(raw.cast()), raw.cast()) };
-    if stored.is_null() {
-        return;
-    }
-    // SAFETY: as above; volatile for the width of each access.
+    // SAFETY: the kernel passes a valid socket as the context; volatile for the width of each access.
     let (protocol, state) = unsafe {
         ((&raw const (*raw).protocol).read_volatile(), (&raw const (*raw).state).read_volatile())
     };
+    // SAFETY: as above.
+    let stored = unsafe {
+        let owner = Owner::of(bpf_get_socket_cookie(raw.cast()), raw.cast(), protocol);
+        seats::find(owner, raw.cast())
+    };
+    if stored.is_null() {
+        return;
+    }
     let event = lifecycle::release_event(protocol == u32::from(PROTOCOL_TCP), state);
     for _ in 0..TRIES {
         // SAFETY: not null, so it is this socket's; the helper may be called by any program.
@@ -157,6 +164,25 @@ pub fn released(context: &SockContext) {
                 return;
             }
         }
+    }
+}
+
+/// A datagram socket with this cookie is connected to this endpoint of a service, and `stored` has just become the
+/// socket's: what [`connected`] comes to when nobody else can take a step.
+///
+/// # Safety
+///
+/// As for [`leave`]; and the phase of `stored` is idle.
+#[inline(always)]
+pub unsafe fn opened(stored: *mut SocketState, cookie: u64, service: u32, endpoint: u32) {
+    // SAFETY: by the contract above; the helper may be called by any program.
+    unsafe {
+        let now = bpf_ktime_get_coarse_ns();
+        let step = lifecycle::step(phase::IDLE, Event::Connected);
+        (&raw mut (*stored).since_ns).write_volatile(now);
+        (&raw mut (*stored).seat).write_volatile(SeatWord::new(cookie, step.next).0);
+        count_service(service, &step, 0, Carried::default());
+        count_endpoint(endpoint, &step, now, Carried::default());
     }
 }
 

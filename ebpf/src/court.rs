@@ -29,7 +29,7 @@ static POLICY_COUNTERS: PerCpuArray<PolicyCounters, { rules::POLICY_NUMBERS as u
 #[inline(always)]
 pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
     let verdict = inquiry.decision.verdict;
-    if (verdict != Verdict::Untouched && verdict != Verdict::Sent) || head().slot() == 0 {
+    if (verdict != Verdict::Untouched && verdict != Verdict::Sent) || !sits() {
         return;
     }
     let ruling = policy::settle(&Chamber { caller, inquiry });
@@ -64,6 +64,12 @@ pub fn count(ruling: Ruling) {
             _ => maps::add(&raw mut (*counters).dry_run, 1),
         }
     }
+}
+
+/// Whether any access policies are in force.
+#[inline(always)]
+pub fn sits() -> bool {
+    head().slot() != 0
 }
 
 /// Which policies are in force.

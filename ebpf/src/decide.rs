@@ -270,11 +270,16 @@ struct IdleFrontend {
 }
 
 /// Looks once at everything that decides `inquiry`. What has gone somewhere before keeps its endpoint
-/// while that is in the service's table.
+/// while that is in the service's table. The element of its key need not be `found` again.
 #[inline(always)]
-pub fn look<T: Tables>(tables: &T, past: &impl Past, inquiry: &mut Inquiry) -> Look {
+pub fn look<T: Tables>(
+    tables: &T,
+    past: &impl Past,
+    inquiry: &mut Inquiry,
+    found: Option<T::Element>,
+) -> Look {
     let (key, decision) = (&inquiry.key, &mut inquiry.decision);
-    let Some(element) = tables.element(key) else {
+    let Some(element) = found.or_else(|| tables.element(key)) else {
         decision.verdict = Verdict::Untouched;
         return Look::Settled;
     };

@@ -13,6 +13,7 @@ use holdfast_protocol::kernel::{
 
 use super::*;
 use crate::limit::{Bound, Places, bounds, has_bounds, settle};
+use crate::plain::{self, Way};
 use crate::words::{AffinityWords, FrontendWords, Slot};
 
 pub(crate) const SERVICE: u32 = 1;
@@ -148,7 +149,7 @@ impl Tables for Race<'_> {
 
 impl Looks for Race<'_> {
     fn look(&self, inquiry: &mut Inquiry) -> Look {
-        Look::numbered(look(self, &NoPast, inquiry) as u32)
+        Look::numbered(look(self, &NoPast, inquiry, None) as u32)
     }
 }
 
@@ -331,18 +332,49 @@ fn outcomes_after(prepare: Step, script: &[Step]) -> HashSet<Outcome> {
     outcomes_within(INSTANTS, prepare, script)
 }
 
-/// The same when the last step comes before that many reads.
+/// The same when the last step comes before that many reads. What is found on the plain way is one of them.
 fn outcomes_within(instants: usize, prepare: Step, script: &[Step]) -> HashSet<Outcome> {
-    let mut seen = HashSet::new();
+    let (mut seen, mut plain) = (HashSet::new(), HashSet::new());
     let mut at = vec![0; script.len()];
     loop {
-        let race = Race::new(script, &at);
-        prepare(&mut race.memory.borrow_mut());
-        seen.insert(outcome(&decide(&race, &KEY, Reach::Ipv4)));
+        seen.insert(outcome(&decide(&prepared(prepare, script, &at), &KEY, Reach::Ipv4)));
+        plain.extend(found_plainly(&prepared(prepare, script, &at)));
         // The next non-decreasing sequence.
-        let Some(last) = at.iter().rposition(|instant| *instant < instants) else { return seen };
+        let Some(last) = at.iter().rposition(|instant| *instant < instants) else { break };
         let next = at[last] + 1;
         at[last..].fill(next);
+    }
+    let places: HashSet<_> = seen.iter().filter_map(place).collect();
+    assert!(plain.is_subset(&places), "{plain:?} is not in {places:?}");
+    seen
+}
+
+fn prepared<'a>(prepare: Step, script: &'a [Step], at: &'a [usize]) -> Race<'a> {
+    let race = Race::new(script, at);
+    prepare(&mut race.memory.borrow_mut());
+    race
+}
+
+/// Where a connection goes: the host, and the service that it is counted for.
+type Place = (Option<u8>, u32);
+
+/// The place that an outcome is, if it is one.
+fn place(outcome: &Outcome) -> Option<Place> {
+    match *outcome {
+        Outcome::Untouched => Some((None, NO_SERVICE)),
+        Outcome::Sent { host, service, .. } => Some((host, service)),
+        Outcome::Refused(_) | Outcome::Limited | Outcome::Unsettled => None,
+    }
+}
+
+/// Where the plain way leads.
+pub(crate) fn found_plainly(race: &Race<'_>) -> Option<Place> {
+    let found = plain::look(race, race.element(&KEY), &KEY, Reach::Ipv4);
+    let host = (0..=u8::MAX).find(|host| peer(*host) == found.endpoint);
+    match found.way {
+        Way::Winding => None,
+        Way::Untouched => Some((None, found.service)),
+        Way::Sent => Some((host, found.service)),
     }
 }
 

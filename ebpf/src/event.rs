@@ -22,7 +22,7 @@ const fn asks(decision: &Decision) -> bool {
 }
 
 /// Which kinds of event are told of a connection, and which of them are for the access log: a word as
-/// [`SocketState::told`](holdfast_protocol::kernel::SocketState::told).
+/// [`SocketState::told`](holdfast_protocol::kernel::SocketState::told), which has it [`kept`].
 #[inline(always)]
 #[must_use]
 pub const fn told_of(all: u16, logged: u16) -> u32 {
@@ -35,6 +35,21 @@ pub const fn told_of(all: u16, logged: u16) -> u32 {
 pub const fn has(told: u32, kind: u8) -> (bool, bool) {
     let bit = kind::bit(kind) as u32;
     (told & bit != 0, told >> 16 & bit != 0)
+}
+
+/// What is kept of a [`told_of`] word with a socket: of the kinds that come to a connection which was sent.
+#[inline(always)]
+#[must_use]
+pub const fn kept(told: u32) -> u16 {
+    const { assert!(kind::SENT < 8 && kind::ESTABLISHED < 8 && kind::CLOSED < 8 && kind::FAILED < 8) };
+    ((told >> 16) as u16 & 0xff) << 8 | (told as u16 & 0xff)
+}
+
+/// The [`told_of`] word that was [`kept`].
+#[inline(always)]
+#[must_use]
+pub const fn told_again(kept: u16) -> u32 {
+    told_of(kept & 0xff, kept >> 8)
 }
 
 /// The kinds of event that are told of a connection that was decided so: [`told_of`]. The access log's
@@ -104,6 +119,17 @@ mod tests {
         let told = told_of(kind::ALL, kind::bit(kind::CLOSED));
         assert_eq!([has(told, kind::CLOSED), has(told, kind::SENT)], [(true, true), (true, false)]);
         assert_eq!(has(told_of(0, 0), kind::CLOSED), (false, false));
+    }
+
+    #[test]
+    fn what_is_kept_with_a_socket_says_the_same_of_every_kind_that_comes_to_it() {
+        for (all, logged) in [(0, 0), (kind::ALL, 0), (0, kind::ENDS), (kind::ALL, kind::ENDS)] {
+            let told = told_of(all, logged);
+            for kind in [kind::SENT, kind::ESTABLISHED, kind::CLOSED, kind::FAILED] {
+                assert_eq!(has(told_again(kept(told)), kind), has(told, kind), "{kind}");
+            }
+        }
+        assert_eq!(kept(0), 0);
     }
 
     #[test]

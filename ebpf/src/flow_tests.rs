@@ -72,7 +72,7 @@ struct Sender<'a>(&'a Race<'a>, &'a Remembered);
 
 impl Looks for Sender<'_> {
     fn look(&self, inquiry: &mut Inquiry) -> Look {
-        look(self.0, &FlowPast(self.1), inquiry)
+        look(self.0, &FlowPast(self.1), inquiry, None)
     }
 }
 

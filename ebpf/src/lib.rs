@@ -9,6 +9,7 @@
 //! - [`arrival`]: what a packet that arrives is part of, for the same.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`direct`]: the endpoint that is asked for by its own address.
+//! - [`plain`]: the straight way through all that, which nearly every connection goes.
 //! - [`client`]: who a client is, for what depends on that.
 //! - [`enrol`]: which sockets are governed at all.
 //! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
@@ -40,6 +41,7 @@ pub mod event;
 pub mod flow;
 pub mod lifecycle;
 pub mod limit;
+pub mod plain;
 pub mod policy;
 pub mod rate;
 pub mod socket;

@@ -5,6 +5,7 @@
 //! - [`programs`], [`datagrams`]: the programs, of connections and of datagrams.
 //! - [`arrivals`]: the program for packets that arrive, which only access policies are about.
 //! - [`steps`]: what they do one after the other, each a function of its own to the verifier.
+//! - [`straight`]: the way of a connection of which nothing has to be asked.
 //! - [`caller`], [`sock_addr`]: the socket and the address of the system call.
 //! - [`maps`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
 //!   writes them.
@@ -51,6 +52,8 @@ mod seats;
 mod sock_addr;
 #[cfg(target_arch = "bpf")]
 mod steps;
+#[cfg(target_arch = "bpf")]
+mod straight;
 #[cfg(target_arch = "bpf")]
 mod telling;
 

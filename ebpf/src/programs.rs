@@ -1,7 +1,9 @@
 //! The programs, as the kernel calls them. Their names are those of
 //! [`holdfast_protocol::kernel::program`].
 
+use core::cell::Cell;
 use core::panic::PanicInfo;
+use core::ptr;
 
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
@@ -9,16 +11,17 @@ use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use holdfast_ebpf::decide::{Decision, Inquiry, Verdict, decide};
 use holdfast_ebpf::event;
 use holdfast_ebpf::limit;
-use holdfast_ebpf::socket::{self, Peer};
-use holdfast_protocol::kernel::FrontendKey;
+use holdfast_ebpf::socket;
 use holdfast_protocol::kernel::event::{Event, kind};
 
 use crate::caller::Caller;
 use crate::court::permit;
 use crate::enrolled::is_enrolled;
+use crate::seats::{self, Owner};
 use crate::sock_addr::SockAddr;
 use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
-use crate::{counting, maps, places, seats, telling};
+use crate::straight::{asks_nothing, goes_plainly};
+use crate::{counting, maps, places, telling};
 
 /// The system call goes on, with the address as the program leaves it.
 pub const PROCEED: i32 = 1;
@@ -75,19 +78,26 @@ fn connect(socket: &SockAddr) -> i32 {
     };
     let caller = socket.caller();
     let cookie = caller.cookie();
-    seats::approach(cookie);
-    if !is_enrolled(caller) {
-        forget(caller, cookie);
+    let owner = Owner::of(cookie, caller.socket().cast(), protocol.into());
+    let found = Cell::new(ptr::null());
+    // What is known of the socket is loaded first: it may be in no cache, and what is done meanwhile
+    // costs nothing beside it.
+    if !seats::is_known(owner)
+        && asks_nothing(caller)
+        && goes_plainly(socket, protocol, cookie, owner, &found)
+    {
         return PROCEED;
     }
-    let Peer { address, port_be } = socket.peer();
-    let key = FrontendKey { address, port_be, protocol, reserved: 0 };
-    let mut inquiry = Inquiry::new(key, socket.reach());
-    decide(&Connection(caller), &mut inquiry);
+    if !is_enrolled(caller) {
+        forget(caller, cookie, owner);
+        return PROCEED;
+    }
+    let mut inquiry = Inquiry::new(socket.key(protocol), socket.reach());
+    decide(&Connection(caller, found), &mut inquiry);
     permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
         let judged = inquiry.decision.endpoint;
-        hf_admit(caller.context(), &raw mut inquiry);
+        hf_admit(caller.context(), &raw mut inquiry, cookie);
         if inquiry.decision.verdict == Verdict::Sent && inquiry.decision.endpoint != judged {
             // It gave way to another one, which no policy has been asked about.
             permit(caller, &mut inquiry);
@@ -104,7 +114,7 @@ fn connect(socket: &SockAddr) -> i32 {
     tally(decision, 1);
     match decision.verdict {
         Verdict::Untouched => {
-            forget(caller, cookie);
+            forget(caller, cookie, owner);
             PROCEED
         }
         Verdict::Sent => {
@@ -120,8 +130,8 @@ fn connect(socket: &SockAddr) -> i32 {
 
 /// What was remembered of a socket that connects again is of its former peer.
 #[inline(always)]
-fn forget(caller: Caller, cookie: u64) {
-    if seats::may_be_remembered(cookie) {
+pub fn forget(caller: Caller, cookie: u64, owner: Owner) {
+    if seats::may_be_remembered(owner) {
         hf_forget(caller.context(), cookie);
     }
 }

@@ -1,13 +1,13 @@
 //! What is remembered of sockets.
 //!
-//! Each socket has an element of an array, by its cookie: to find it takes no hash, and to take it
-//! no memory. Cookies count up, so sockets that were made one after the other have different elements.
-//! A socket whose element another one has gets storage of its own from the kernel. An element that
+//! Each socket has an element of an array: to find it takes no hash, and to take it no memory. Which one a TCP
+//! socket has follows from where it lies in memory, and of any other socket from its cookie ([`Owner`]). A socket whose element another one has gets storage of its own from the kernel. An element that
 //! is not given back, because nobody was attached when its socket was closed, costs others just
 //! that. An element remembers that this has happened ([`SocketState::crowded`]), so that storage is looked for
 //! only where there can be any: nearly always a socket has none, and each call of a helper costs a
 //! connection more than all that is read of its element.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr;
 
@@ -15,7 +15,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::{Array, SkStorage};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use holdfast_protocol::kernel::{SeatWord, SocketState, limit, phase};
+use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, limit, phase};
 
 use crate::caller::Caller;
 use crate::maps::exchange;
@@ -27,36 +27,54 @@ static SOCKETS: Array<SocketState, SOCKET_COUNT> = Array::new();
 #[btf_map]
 static OVERFLOW: SkStorage<SocketState> = SkStorage::new();
 
-/// Begins to load what is remembered of the socket with this cookie. The element of a new socket is in no cache: what
-/// is done meanwhile costs nothing beside it.
-#[inline(always)]
-pub fn approach(cookie: u64) {
-    let own = own_element(cookie);
-    if !own.is_null() {
-        // SAFETY: not null, so it was looked up in this run. One load from each cache line.
-        unsafe {
-            let _line = seat(own);
-            let _line = is_crowded(own);
-        }
+/// Bytes from one TCP socket to the next in the kernel's memory, at least, as a power of two: a `tcp_sock` has more than
+/// 2048 (`include/linux/tcp.h`), so that neighbours have different elements.
+const SOCKET_SHIFT: u32 = 11;
+
+/// A socket: which element is its own, and by what it is known that what stands there is of it.
+///
+/// A closed TCP socket's memory is given to the next one (`SLAB_TYPESAFE_BY_RCU` in `net/ipv4/tcp_ipv4.c`), and so its
+/// element, which is in a cache then. The memory of other sockets rests for a time first; their cookies count up, so that
+/// sockets that were made one after the other have elements side by side.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    cookie: u64,
+    index: u32,
+}
+
+impl Owner {
+    /// The socket with this cookie, which has `protocol`.
+    #[inline(always)]
+    pub fn of(cookie: u64, socket: *const c_void, protocol: u32) -> Self {
+        let number = if protocol == PROTOCOL_TCP as u32 { place(socket) } else { cookie };
+        Self { cookie, index: number as u32 & (limit::SOCKETS - 1) }
     }
 }
 
-/// Whether anything may be remembered of the socket with this cookie.
+/// Whether the element of a socket is that socket's.
 #[inline(always)]
-pub fn may_be_remembered(cookie: u64) -> bool {
-    let own = own_element(cookie);
+pub fn is_known(owner: Owner) -> bool {
+    let own = own_element(owner);
     // SAFETY: what is not null was looked up in this run.
-    !own.is_null() && unsafe { seat(own).is_of(cookie) || is_crowded(own) }
+    !own.is_null() && unsafe { seat(own).is_of(owner.cookie) }
 }
 
-/// What is remembered of the socket with this cookie; null if nothing is.
+/// Whether anything may be remembered of a socket.
+#[inline(always)]
+pub fn may_be_remembered(owner: Owner) -> bool {
+    let own = own_element(owner);
+    // SAFETY: what is not null was looked up in this run.
+    !own.is_null() && unsafe { seat(own).is_of(owner.cookie) || is_crowded(own) }
+}
+
+/// What is remembered of a socket; null if nothing is.
 ///
 /// # Safety
 ///
 /// `socket` is that socket, or the context that stands for it, of this run of the program.
 #[inline(always)]
-pub unsafe fn find(cookie: u64, socket: *mut c_void) -> *mut SocketState {
-    let own = own_element(cookie);
+pub unsafe fn find(owner: Owner, socket: *mut c_void) -> *mut SocketState {
+    let (own, cookie) = (own_element(owner), owner.cookie);
     // SAFETY: what is not null was looked up in this run; the socket is valid by the contract above.
     unsafe {
         if own.is_null() || seat(own).is_of(cookie) {
@@ -74,25 +92,39 @@ pub unsafe fn find(cookie: u64, socket: *mut c_void) -> *mut SocketState {
 #[inline(always)]
 pub fn remembered<'a>(caller: Caller) -> Option<&'a SocketState> {
     // SAFETY: the socket is that of the cookie; what is found stays mapped while the program runs.
-    unsafe { find(caller.cookie(), caller.socket().cast()).as_ref() }
+    unsafe { find(caller.owner(), caller.socket().cast()).as_ref() }
 }
 
-/// Room for what is to be remembered of the socket with this cookie, which is the socket's from now
-/// on; null if the kernel has none. What was remembered before stays there.
+/// The element of a socket, which is the socket's from now on, if nobody has had it yet or it was given back; null
+/// otherwise. It says of the socket nothing but whose it is.
+#[inline(always)]
+pub fn take(owner: Owner) -> *mut SocketState {
+    let own = own_element(owner);
+    // SAFETY: what is not null was looked up in this run.
+    unsafe {
+        if own.is_null() || is_crowded(own) {
+            return ptr::null_mut();
+        }
+        let idle = SeatWord::new(owner.cookie, phase::IDLE);
+        if exchange(&raw mut (*own).seat, SeatWord::FREE.0, idle.0) { own } else { ptr::null_mut() }
+    }
+}
+
+/// Room for what is to be remembered of a socket, which is the socket's from now on; null if the kernel has none. What was remembered before stays there.
 ///
 /// # Safety
 ///
 /// As for [`find`]. Nobody else claims room for the same socket meanwhile.
 #[inline(always)]
-pub unsafe fn claim(cookie: u64, socket: *mut c_void) -> *mut SocketState {
-    let idle = SeatWord::new(cookie, phase::IDLE);
+pub unsafe fn claim(owner: Owner, socket: *mut c_void) -> *mut SocketState {
+    let idle = SeatWord::new(owner.cookie, phase::IDLE);
     // SAFETY: as in `find`.
     unsafe {
-        let found = find(cookie, socket);
+        let found = find(owner, socket);
         if !found.is_null() {
             return found;
         }
-        let own = own_element(cookie);
+        let own = own_element(owner);
         if own.is_null() || exchange(&raw mut (*own).seat, SeatWord::FREE.0, idle.0) {
             return own;
         }
@@ -125,9 +157,25 @@ unsafe fn is_crowded(element: *const SocketState) -> bool {
 }
 
 #[inline(always)]
-fn own_element(cookie: u64) -> *mut SocketState {
-    let index = cookie as u32 & (limit::SOCKETS - 1);
-    SOCKETS.get_ptr_mut(index).unwrap_or(ptr::null_mut())
+fn own_element(owner: Owner) -> *mut SocketState {
+    SOCKETS.get_ptr_mut(owner.index).unwrap_or(ptr::null_mut())
+}
+
+/// The place of a socket in the kernel's memory, counted from a place that is always the same. The verifier lets a
+/// privileged program have the difference of two pointers, and no number of either of them.
+#[inline(always)]
+fn place(socket: *const c_void) -> u64 {
+    let mut distance = socket;
+    // SAFETY: the instruction touches two registers. In assembly because the compiler may subtract in any other way, too.
+    unsafe {
+        asm!(
+            "{distance} -= {map}",
+            distance = inout(reg) distance,
+            map = in(reg) &raw const SOCKETS,
+            options(nostack, nomem, preserves_flags),
+        );
+    }
+    distance as u64 >> SOCKET_SHIFT
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use holdfast_ebpf::socket::{self, Peer, Reach};
-use holdfast_protocol::kernel::{Address, mapped};
+use holdfast_protocol::kernel::{Address, FrontendKey, mapped};
 
 use crate::caller::{Caller, IPV4};
 
@@ -68,6 +68,13 @@ impl SockAddr {
         let port = unsafe { (&raw const (*raw).user_port).read_volatile() };
         // The field holds a port in network order in its lower half.
         Peer { address: self.address(), port_be: port as u16 }
+    }
+
+    /// What is asked for with this protocol.
+    #[inline(always)]
+    pub fn key(&self, protocol: u8) -> FrontendKey {
+        let Peer { address, port_be } = self.peer();
+        FrontendKey { address, port_be, protocol, reserved: 0 }
     }
 
     #[inline(always)]

@@ -89,6 +89,7 @@ mod tests {
             endpoint_port_be: ENDPOINT.port_be,
             service: 7,
             told: 0,
+            crowded: 0,
             endpoint: 9,
             seat: 0,
             since_ns: 0,
@@ -96,8 +97,7 @@ mod tests {
             handshake_ns: 0,
             protocol: 0,
             namespace: 0,
-            crowded: 0,
-            reserved: [0; 3],
+            reserved: [0; 4],
         }
     }
 

@@ -7,6 +7,9 @@
 //! them against null, and answers with a number. The kernel bounds the stack of a chain of them to 512
 //! bytes, so no step calls another one; only the judge, in [`court`](crate::court), has parts.
 
+use core::cell::Cell;
+use core::ptr;
+
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use holdfast_ebpf::client::Clients as _;
@@ -17,6 +20,7 @@ use holdfast_ebpf::drain;
 use holdfast_ebpf::event;
 use holdfast_ebpf::flow::{self, FlowPast};
 use holdfast_ebpf::limit;
+use holdfast_ebpf::words::FrontendWords;
 use holdfast_protocol::kernel::event::kind;
 use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, phase};
 
@@ -26,13 +30,13 @@ use crate::maps::{Maps, write_address};
 use crate::telling::{self, Moment};
 use crate::{counting, places, rates, seats};
 
-/// Looks for a connection.
-pub struct Connection(pub Caller);
+/// Looks for a connection, of whose key the element may have been found; the first look takes it.
+pub struct Connection(pub Caller, pub Cell<*const FrontendWords>);
 
 impl Looks for Connection {
     #[inline(always)]
     fn look(&self, inquiry: &mut Inquiry) -> Look {
-        Look::numbered(hf_look(self.0.context(), inquiry) as u32)
+        Look::numbered(hf_look(self.0.context(), inquiry, self.1.replace(ptr::null())) as u32)
     }
 }
 
@@ -46,14 +50,19 @@ impl Looks for Datagram {
     }
 }
 
-/// A look for something that has no past: the number of a [`Look`].
+/// A look for something that has no past: the number of a [`Look`]. The element of its key is `found`, or null.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hf_look(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+pub extern "C" fn hf_look(
+    context: *mut bpf_sock_addr,
+    inquiry: *mut Inquiry,
+    found: *const FrontendWords,
+) -> u64 {
     // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
-    look(&Maps(caller), &NoPast, inquiry) as u64
+    let found = if found.is_null() { None } else { Some(found) };
+    look(&Maps(caller), &NoPast, inquiry, found) as u64
 }
 
 /// A look for a flow: the number of a [`Look`].
@@ -63,7 +72,7 @@ pub extern "C" fn hf_look_again(context: *mut bpf_sock_addr, inquiry: *mut Inqui
     // SAFETY: as in `hf_look`.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
-    look(&Maps(caller), &FlowPast(SocketFlows(caller.cookie())), inquiry) as u64
+    look(&Maps(caller), &FlowPast(SocketFlows(caller.cookie())), inquiry, None) as u64
 }
 
 /// Remembers where the flow of the datagram goes that `inquiry` was decided for. Returns whether it is a
@@ -101,10 +110,10 @@ pub const NEW_FLOW: u64 = 1;
 pub const COUNTS: u64 = 2;
 
 /// Takes a connection of the rates, and places under the bounds, of the service that `inquiry` was decided
-/// for; if there are none, the decision is another one.
+/// for; if there are none, the decision is another one. The cookie is the socket's.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry, cookie: u64) -> u64 {
     // SAFETY: as in `hf_look`.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return 0 };
@@ -123,7 +132,7 @@ pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -
     if inquiry.key.protocol == PROTOCOL_TCP {
         // It is not connected, or it could not ask: a place it still has is of an attempt that never
         // began, and must not be in its own way.
-        leave(caller);
+        leave(caller, cookie);
     }
     if !places::take(&maps, decision, &bounds, inquiry.key.protocol, inquiry.reach) {
         fail(decision, Verdict::Limited, ECONNREFUSED);
@@ -150,7 +159,7 @@ pub extern "C" fn hf_remember(
     let (key, decision) = (&inquiry.key, &mut inquiry.decision);
     let has_place = limit::has_places(decision);
     // SAFETY: the socket is that of the cookie, and locked while it connects.
-    let stored = unsafe { seats::claim(cookie, caller.socket().cast()) };
+    let stored = unsafe { seats::claim(caller.owner_with(cookie), caller.socket().cast()) };
     if stored.is_null() {
         if has_place {
             places::leave(decision);
@@ -169,7 +178,7 @@ pub extern "C" fn hf_remember(
         (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
         (&raw mut (*stored).endpoint_port_be).write_volatile(decision.endpoint.port_be);
         (&raw mut (*stored).service).write_volatile(decision.service);
-        (&raw mut (*stored).told).write_volatile(told);
+        (&raw mut (*stored).told).write_volatile(event::kept(told));
         (&raw mut (*stored).endpoint).write_volatile(decision.state);
         (&raw mut (*stored).since_ns).write_volatile(0);
         if told != 0 {
@@ -201,7 +210,7 @@ pub extern "C" fn hf_forget(context: *mut bpf_sock_addr, cookie: u64) -> u64 {
     let caller = unsafe { Caller::new(context) };
     // SAFETY: the socket is that of the cookie.
     unsafe {
-        let stored = seats::find(cookie, caller.socket().cast());
+        let stored = seats::find(caller.owner_with(cookie), caller.socket().cast());
         if !stored.is_null() {
             counting::forget(stored);
         }
@@ -211,10 +220,10 @@ pub extern "C" fn hf_forget(context: *mut bpf_sock_addr, cookie: u64) -> u64 {
 
 /// Ends what is counted for the socket's former peer, if anything is.
 #[inline(always)]
-fn leave(caller: Caller) {
+fn leave(caller: Caller, cookie: u64) {
     // SAFETY: the socket is that of the cookie.
     unsafe {
-        let stored = seats::find(caller.cookie(), caller.socket().cast());
+        let stored = seats::find(caller.owner_with(cookie), caller.socket().cast());
         if !stored.is_null() {
             counting::leave(stored);
         }

@@ -167,7 +167,7 @@ pub unsafe fn draft(
 ) -> Draft {
     // SAFETY: by the contract above.
     let told = unsafe { (&raw const (*stored).told).read_volatile() };
-    let (is_told, is_logged) = event::has(told, kind);
+    let (is_told, is_logged) = event::has(event::told_again(told), kind);
     if !is_told {
         return Draft::NONE;
     }

@@ -12,8 +12,8 @@ pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Rows of a table that are searched for the endpoint of a flow or of a client that stays: the most
 /// endpoints a service has.
 pub const SEARCHED_ROWS: u32 = 65_536;
-/// Elements of `SOCKETS`, a power of two: 8 MiB. A socket has the one that its cookie says; when another
-/// socket has that one, the kernel makes storage for it, which takes several times as long.
+/// Elements of `SOCKETS`, a power of two: 8 MiB. A socket has the one that its cookie says or, of TCP, where it lies in
+/// memory; when another socket has that one, the kernel makes storage for it, which takes several times as long.
 pub const SOCKETS: u32 = 65_536;
 /// Elements of `ENROLLED`: the longest list twice, because the next one is written beside it.
 pub const ENROLLED: u32 = 4096;

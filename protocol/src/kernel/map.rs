@@ -11,7 +11,7 @@ pub const TABLES: &str = "TABLES";
 pub const SERVICES: &str = "SERVICES";
 /// Per-CPU array: service number to [`ServiceCounters`](super::ServiceCounters).
 pub const COUNTERS: &str = "COUNTERS";
-/// Array: socket to [`SocketState`](super::SocketState), at the element that its cookie says.
+/// Array: socket to [`SocketState`](super::SocketState), at the element that its cookie says or, of TCP, where it lies.
 pub const SOCKETS: &str = "SOCKETS";
 /// Socket storage: the same, of a socket whose element another one has.
 pub const OVERFLOW: &str = "OVERFLOW";

@@ -19,7 +19,10 @@ pub struct SocketState {
     pub service: u32,
     /// Which kinds of event are told of the connection, a set of [`event::kind`](super::event::kind)s, in the lower half; which
     /// of them are for the access log in the upper one. None: what follows [`Self::since_ns`] says nothing.
-    pub told: u32,
+    pub told: u16,
+    /// Of an element of `SOCKETS`, whoever's it is: not 0 once a socket that should have had it was given storage
+    /// of its own, because another one had it. Until then nobody needs to look for storage. It stays.
+    pub crowded: u16,
     /// The endpoint's number in `ENDPOINTS`, or [`EndpointSlot::NO_STATE`](super::EndpointSlot::NO_STATE).
     pub endpoint: u32,
     /// Whose it is and how far the connection is, a [`SeatWord`]; 0 if nobody's.
@@ -35,12 +38,9 @@ pub struct SocketState {
     /// The id of its network namespace, if its service closes what drains too long
     /// ([`feature::DRAIN`](super::feature::DRAIN)); otherwise it says nothing, and may be another socket's.
     pub namespace: u64,
-    /// Of an element of `SOCKETS`, whoever's it is: not 0 once a socket that should have had it was given storage
-    /// of its own, because another one had it. Until then nobody needs to look for storage. It stays.
-    pub crowded: u64,
-    /// Always 0: each element has two cache lines of its own, of which the second one is written only
+    /// Always 0: each element is two cache lines long, of which the second one's worth is touched only
     /// for connections that are told of, or may be closed.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 4],
 }
 
 /// The socket that a [`SocketState`] belongs to and how far its connection is, as one word: who exchanges

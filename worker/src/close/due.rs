@@ -137,6 +137,7 @@ mod tests {
             endpoint_port_be,
             service: SERVICE,
             told: 0,
+            crowded: 0,
             endpoint: NUMBER,
             seat: SeatWord::new(COOKIE, phase::OPEN).0,
             since_ns: 0,
@@ -144,8 +145,7 @@ mod tests {
             handshake_ns: 0,
             protocol: 0,
             namespace: 5,
-            crowded: 0,
-            reserved: [0; 3],
+            reserved: [0; 4],
         }
     }
 

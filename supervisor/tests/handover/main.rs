@@ -16,10 +16,10 @@ mod starts;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use holdfast_lab::handover::Fault;
+use holdfast_lab::handover::{Fault, Said};
 use holdfast_lab::{Lab, TestResult, isolated};
 
-use cells::{Cell, of_closer, of_loader, of_remover, of_worker};
+use cells::{Cell, Due, Expected, of_closer, of_loader, of_remover, of_worker};
 use stage::{Outcome, Place, Stage};
 use starts::{try_loader, try_remover, try_starved_start};
 
@@ -136,6 +136,16 @@ fn a_closer_that_breaks_the_handover_costs_nobody_anything() {
             Ok(())
         });
         Ok(())
+    });
+}
+
+/// By itself: a closer that has just been at work keeps the next one waiting, whoever asks.
+#[test]
+fn who_may_not_write_has_no_closer_started() {
+    isolated(|lab| -> TestResult {
+        let (due, fault) = (Due::Said(Said::Overdue), Fault::Early);
+        let mut stage = Stage::start(lab, "overdue")?;
+        stage.try_worker(&Cell { due, fault, expected: Expected::Granted })
     });
 }
 

@@ -1,4 +1,4 @@
-//! A small change is put in force while the digest of its text is computed.
+//! A small change is put in force before the digest of its text is known.
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -22,8 +22,8 @@ use crate::supervisor::{PATIENCE, Worker};
 /// Bytes of comment before the services: their digest takes many times what comparing them takes.
 const COMMENT: usize = 8 * 1024 * 1024;
 
-/// Saves of which one has to be in force before the supervisor has heard of it. Usually the first is, but two threads
-/// are at work, and this machine may have one processor for them.
+/// Saves of which one has to be seen in force before the supervisor has heard of it. Usually the first is, unless this
+/// process gets no processor for as long as the digest takes.
 const SAVES: u16 = 20;
 
 /// How often it is looked whether a save is in force.

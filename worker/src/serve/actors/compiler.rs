@@ -5,7 +5,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture,
+    WrapFuture,
+};
 use holdfast_config::Sources;
 use holdfast_protocol::handover::{ConfigState, FromChild, History, MAX_TEXT_BYTES};
 use holdfast_protocol::wire;
@@ -36,7 +39,8 @@ pub struct Compiler {
 /// What is on disk and its digest, or why it cannot be read.
 pub struct Text(pub Result<(String, Arc<Sources>), String>);
 
-/// What is on disk. Its digest follows, unless it is what was there before.
+/// What is on disk. Its digest follows, unless it is what was there before. Answered when what little has
+/// changed is on its way, or is not to be.
 pub struct Fresh(pub Arc<Sources>);
 
 /// What became of earlier configurations.
@@ -176,14 +180,14 @@ impl Handler<Text> for Compiler {
 }
 
 impl Handler<Fresh> for Compiler {
-    type Result = ();
+    type Result = ResponseActFuture<Self, ()>;
 
-    /// While the digest is being computed, what little has changed is compiled and put in force.
-    fn handle(&mut self, Fresh(sources): Fresh, ctx: &mut Self::Context) {
+    /// What little has changed is compiled, and put in force.
+    fn handle(&mut self, Fresh(sources): Fresh, _: &mut Self::Context) -> Self::Result {
         // Without its digest nobody knows whether it is one of those that are set aside.
         let may_be_tried = self.past.as_ref().is_some_and(|past| past.history.set_aside.is_empty());
         if self.busy || self.preparing || !may_be_tried || !self.compilation.is_following() {
-            return;
+            return Box::pin(std::future::ready(()).into_actor(self));
         }
         self.preparing = true;
         let mut compilation = std::mem::take(&mut self.compilation);
@@ -191,19 +195,16 @@ impl Handler<Fresh> for Compiler {
             let prepared = compilation.prepare(&sources);
             (compilation, prepared)
         });
-        ctx.spawn(preparing.into_actor(self).map(|prepared, actor, ctx| {
+        Box::pin(preparing.into_actor(self).map(|prepared, actor, ctx| {
             actor.preparing = false;
             // A compilation that is lost is made anew from the whole text.
             let (compilation, prepared) = prepared.unwrap_or_default();
             actor.compilation = compilation;
-            // One whose digest is known by now goes the way of all others.
-            if actor.waiting.is_none()
-                && let Some(compiled) = prepared
-            {
+            if let Some(compiled) = prepared {
                 actor.tables.do_send(Ahead(compiled));
             }
             actor.go_on(ctx);
-        }));
+        }))
     }
 }
 

@@ -49,9 +49,10 @@ impl Message for Granted {
     type Result = ();
 }
 
-struct Reading {
+/// What was found on disk.
+struct Read {
     signature: Signature,
-    text: Result<(String, Arc<Sources>), String>,
+    text: Result<Arc<Sources>, String>,
     /// Whether it failed because this process confined itself to where the configuration was.
     outside: bool,
 }
@@ -138,22 +139,33 @@ impl Source {
         self.reading = true;
         self.settling.reads(Instant::now());
         let (configuration, compiler) = (Arc::clone(&self.configuration), self.compiler.clone());
-        let reading = tokio::task::spawn_blocking(move || {
-            let Configuration { path, reader, readable } = &*configuration;
-            // The signature first: a change between the two shows as another one later.
-            let signature = signature(path);
-            let text = reading::text(path, reader).map(|text| {
-                let text = Arc::new(text);
-                compiler.do_send(Fresh(Arc::clone(&text)));
-                (text.digest(), text)
-            });
-            let outside = text.is_err() && readable.lacks(path);
-            Reading { signature, text, outside }
-        });
+        // Nothing can have changed little when nothing was read before.
+        let is_first = self.passed.is_none();
+        let reading = async move {
+            let read = move || {
+                let read = Read::of(&configuration);
+                let digest = is_first.then(|| read.digest());
+                (read, digest)
+            };
+            let (read, digest) = tokio::task::spawn_blocking(read).await.ok()?;
+            if let Some(digest) = digest {
+                return Some((read, digest));
+            }
+            if let Ok(text) = &read.text {
+                // What little has changed comes first. Whoever computed the digest meanwhile would take the
+                // processor of whoever else there is.
+                let _gone = compiler.send(Fresh(Arc::clone(text))).await;
+            }
+            let digest = move || {
+                let digest = read.digest();
+                (read, digest)
+            };
+            tokio::task::spawn_blocking(digest).await.ok()
+        };
         ctx.spawn(reading.into_actor(self).map(|reading, actor, ctx| {
             actor.reading = false;
-            if let Ok(reading) = reading {
-                actor.pass_on(reading);
+            if let Some((read, digest)) = reading {
+                actor.pass_on(read, digest);
             }
             if std::mem::take(&mut actor.again) {
                 actor.read_if_changed(ctx);
@@ -162,16 +174,32 @@ impl Source {
     }
 
     /// Passes on what was read, unless it is what was passed on before.
-    fn pass_on(&mut self, Reading { signature, text, outside }: Reading) {
+    fn pass_on(&mut self, Read { signature, text, outside }: Read, digest: String) {
         if outside {
             return self.link.do_send(End::Failed(MOVED.to_owned()));
         }
         self.signature = Some(signature);
+        let text = text.map(|text| (digest, text));
         let passed = text.as_ref().map(|(digest, _)| digest.clone()).map_err(Clone::clone);
         if self.passed.as_ref() != Some(&passed) {
             self.passed = Some(passed);
             self.compiler.do_send(Text(text));
         }
+    }
+}
+
+impl Read {
+    fn of(Configuration { path, reader, readable }: &Configuration) -> Self {
+        // The signature first: a change between the two shows as another one later.
+        let signature = signature(path);
+        let text = reading::text(path, reader).map(Arc::new);
+        let outside = text.is_err() && readable.lacks(path);
+        Self { signature, text, outside }
+    }
+
+    /// The digest of the text, if there is one.
+    fn digest(&self) -> String {
+        self.text.as_ref().map(|text| text.digest()).unwrap_or_default()
     }
 }
 

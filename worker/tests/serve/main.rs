@@ -1,6 +1,7 @@
 //! A real worker on real maps, led by a supervisor that the test plays. Needs root.
 #![expect(clippy::unwrap_used, reason = "in a test, what is not there is a failure")]
 
+mod arrivals;
 mod configuration;
 mod confined;
 mod estate;

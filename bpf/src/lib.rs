@@ -10,6 +10,7 @@
 //! - [`array`]: elements of array maps, many at once.
 //! - [`map`]: elements of hash and per-CPU maps, one by one and in batches.
 //! - [`mapped`]: array maps in this process's memory.
+//! - [`policies`]: what the maps of access policies say of those in force.
 //! - [`ring`]: a ring buffer in this process's memory.
 //!
 //! **Architecture Invariant:** this crate creates no map and loads no program. Everything here works
@@ -24,6 +25,7 @@ pub mod link;
 pub mod map;
 pub mod mapped;
 pub mod object;
+pub mod policies;
 pub mod ring;
 
 pub use command::BpfError;

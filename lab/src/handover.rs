@@ -60,7 +60,7 @@ messages! {
     Said of FromChild {
         Welcome, Accepted, Refused, Ready, Released, Granted, Heartbeat, Config, Answer, Offer,
         Repaired, Cleared, Trying, Kept, NotKept, SnapshotUnusable,
-        Overdue, Closed,
+        Overdue, Closed, Attach,
     }
 }
 
@@ -68,6 +68,7 @@ messages! {
     /// What a child is told.
     Told of ToChild {
         Hello, Offer, Accept, Release, Grant, Leave, Query, InForce, History, Keep, Vitals,
+        Attached, NotAttached,
     }
 }
 
@@ -193,6 +194,7 @@ pub fn sample(said: Said) -> FromChild {
         Said::SnapshotUnusable => FromChild::SnapshotUnusable { reason: "damaged".to_owned() },
         Said::Overdue => FromChild::Overdue { endpoints: 1 },
         Said::Closed => FromChild::Closed(Closed { closed: 3, ..Closed::default() }),
+        Said::Attach => FromChild::Attach,
     }
 }
 

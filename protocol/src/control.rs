@@ -182,12 +182,24 @@ pub struct LinkStatus {
     pub link_id: u32,
     /// The kernel's id of the attached program.
     pub prog_id: u32,
-    /// The cgroup's directory, or its id when it is gone.
+    /// The cgroup's directory, or its id when it is gone; [`LinkStatus::NOT_NEEDED`] when the link is
+    /// attached nowhere because there is nothing for it to do.
     pub cgroup: String,
     /// Whether its pin exists and is this link.
     pub pinned: bool,
     /// Whether link, program, hook and cgroup are what the manifest says.
     pub ok: bool,
+}
+
+impl LinkStatus {
+    /// What stands in place of the cgroup of a link that is not attached because nothing needs it.
+    pub const NOT_NEEDED: &'static str = "not needed";
+
+    /// Whether it is attached nowhere because nothing needs it.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.ok && self.cgroup == Self::NOT_NEEDED
+    }
 }
 
 /// Takeovers since the supervisor started.

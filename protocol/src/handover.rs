@@ -30,6 +30,9 @@
 //!
 //! A granted worker may say `Overdue` at any time. The closer, which the supervisor then starts, hears `Hello`,
 //! answers `Welcome`, hears one `Offer` of the few maps it needs, and ends with `Closed`, or `Refused`.
+//!
+//! Before it puts policies for arriving connections in force, a granted worker says `Attach`, and waits for
+//! `Attached` or `NotAttached`.
 
 pub mod snapshot;
 mod vitals;
@@ -129,6 +132,13 @@ pub enum ToChild {
     /// What only the supervisor knows, for whoever scrapes the worker: before each grant with the
     /// descriptor of the listener beside it, and without it whenever it changes.
     Vitals(Vitals),
+    /// What judges arriving connections is attached, and stays so.
+    Attached,
+    /// It is not.
+    NotAttached {
+        /// Why, for people; at most [`MAX_TEXT_BYTES`].
+        reason: String,
+    },
 }
 
 /// What became of earlier configurations.
@@ -242,6 +252,9 @@ pub enum FromChild {
     },
     /// From whoever was to close them: done.
     Closed(Closed),
+    /// What is about to be put in force judges arriving connections. What does that has to be attached
+    /// first: nothing is written before the answer.
+    Attach,
 }
 
 /// What became of the connections of endpoints that had drained long enough.
@@ -307,7 +320,8 @@ pub enum ConfigState {
     InForce,
     /// What is on disk is invalid or cannot be read; the last good one stays in force.
     Rejected,
-    /// What is on disk is valid but does not fit the estate's limits; the last good one stays.
+    /// What is on disk is valid but does not fit the estate's limits, or cannot be enforced because the
+    /// kernel does not attach what it needs; the last good one stays.
     DoesNotFit,
     /// What is on disk crashed workers and is not tried again; the last good one stays.
     SetAside,

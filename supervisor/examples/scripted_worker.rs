@@ -208,8 +208,17 @@ impl Worker {
                 self.epoch = epoch;
                 self.say(&FromChild::Granted { epoch });
                 self.say(&FromChild::Config(self.report()));
-                for news in [Said::Kept, Said::NotKept, Said::SnapshotUnusable, Said::Overdue] {
-                    if self.peer.plans(news.name()) {
+                let news = [
+                    Said::Kept,
+                    Said::NotKept,
+                    Said::SnapshotUnusable,
+                    Said::Overdue,
+                    Said::Attach,
+                ];
+                for news in news {
+                    let is_asked =
+                        news == Said::Attach && self.peer.plans(Told::NotAttached.name());
+                    if self.peer.plans(news.name()) || is_asked {
                         self.say(&sample(news));
                     }
                 }
@@ -222,7 +231,12 @@ impl Worker {
             }
             ToChild::Leave => std::process::exit(0),
             ToChild::Query { id, body } => self.say(&FromChild::Answer { id, body }),
-            ToChild::InForce(_) | ToChild::History(_) | ToChild::Keep | ToChild::Vitals(_) => {}
+            ToChild::InForce(_)
+            | ToChild::History(_)
+            | ToChild::Keep
+            | ToChild::Vitals(_)
+            | ToChild::Attached
+            | ToChild::NotAttached { .. } => {}
             ToChild::Accept { .. } => panic!("a worker offers nothing"),
         }
     }

@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use holdfast_bpf::{BpfError, object};
+use holdfast_bpf::{BpfError, object, policies};
 use holdfast_protocol::control::LinkStatus;
 use holdfast_protocol::handover::Offer;
+use holdfast_protocol::kernel::{map, program};
 use holdfast_protocol::manifest::{Entry, Kind, Shape};
 use holdfast_protocol::pin;
 use holdfast_protocol::wire::MAX_DESCRIPTORS;
@@ -18,6 +19,9 @@ use holdfast_protocol::wire::MAX_DESCRIPTORS;
 /// Most objects an estate may have: several times what it has, and few enough that a confused
 /// loader cannot fill this process's descriptor table.
 pub const MAX_OBJECTS: usize = 128;
+
+/// The cgroup of a link that is attached nowhere.
+const GONE: &str = "gone";
 
 /// Why an object is not taken over.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +154,7 @@ impl Estate {
     /// Those of the maps called `names` that there are, in that order, as one packet.
     #[must_use]
     pub fn offer_of(&self, names: &[&str]) -> (Offer, Vec<BorrowedFd<'_>>) {
-        let maps = names.iter().filter_map(|name| self.of(Kind::Map).find(|it| it.0.name == *name));
+        let maps = names.iter().filter_map(|name| self.find(Kind::Map, name));
         let (entries, descriptors) = maps.map(|(entry, map)| (entry.clone(), map)).unzip();
         (Offer { index: 0, of: 1, entries }, descriptors)
     }
@@ -186,6 +190,32 @@ impl Estate {
         maps_stay
     }
 
+    /// Whether what judges arriving connections is attached, by the kernel's word; `None` without a link for it.
+    #[must_use]
+    pub fn arrivals_attached(&self) -> Option<bool> {
+        let (_, link) = self.find(Kind::Link, program::INGRESS)?;
+        let found = describe(Kind::Link, link);
+        Some(matches!(found, Ok((_, Shape::Link { cgroup_id, .. })) if cgroup_id != 0))
+    }
+
+    /// Whether it was when the estate was handed over.
+    #[must_use]
+    pub fn arrivals_were_attached(&self) -> bool {
+        let link = self.find(Kind::Link, program::INGRESS);
+        matches!(link, Some((Entry { shape: Shape::Link { cgroup_id, .. }, .. }, _)) if *cgroup_id != 0)
+    }
+
+    /// Whether the policies in force judge arriving connections. If the maps do not say, it is as if they did:
+    /// what is attached needlessly does no harm.
+    #[must_use]
+    pub fn judges_arrivals(&self) -> bool {
+        let [head, cells] =
+            [map::POLICY_HEAD, map::POLICIES].map(|name| self.find(Kind::Map, name));
+        head.zip(cells).is_some_and(|((_, head), (_, cells))| {
+            policies::judge_arrivals(head, cells).unwrap_or(true)
+        })
+    }
+
     /// How many objects it has.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -203,12 +233,21 @@ impl Estate {
     #[must_use]
     pub fn links(&self, cgroup: &Path, bpffs: &Path, instance: &str) -> Vec<LinkStatus> {
         let governed = std::fs::metadata(cgroup).map_or(0, |found| found.ino());
-        self.of(Kind::Link)
-            .map(|(entry, descriptor)| {
-                let pin = pin::path(bpffs, instance, Kind::Link, &entry.name);
-                link_status(entry, descriptor, &pin, (governed, cgroup))
-            })
-            .collect()
+        let status = |(entry, descriptor): (&Entry, BorrowedFd<'_>)| {
+            let pin = pin::path(bpffs, instance, Kind::Link, &entry.name);
+            let mut status = link_status(entry, descriptor, &pin, (governed, cgroup));
+            if is_detached(&entry.shape) && status.cgroup == GONE && !self.judges_arrivals() {
+                LinkStatus::NOT_NEEDED.clone_into(&mut status.cgroup);
+                status.ok =
+                    (status.link_id, status.prog_id) == (entry.id, program_id(&entry.shape));
+            }
+            status
+        };
+        self.of(Kind::Link).map(status).collect()
+    }
+
+    fn find(&self, kind: Kind, name: &str) -> Option<(&Entry, BorrowedFd<'_>)> {
+        self.of(kind).find(|(entry, _)| entry.name == name)
     }
 
     fn of(&self, kind: Kind) -> impl Iterator<Item = (&Entry, BorrowedFd<'_>)> {
@@ -216,6 +255,19 @@ impl Estate {
             .iter()
             .filter(move |(entry, _)| entry.shape.kind() == kind)
             .map(|(entry, descriptor)| (entry, descriptor.as_fd()))
+    }
+}
+
+/// Whether a link of this shape is attached nowhere.
+const fn is_detached(shape: &Shape) -> bool {
+    matches!(shape, Shape::Link { cgroup_id: 0, .. })
+}
+
+/// The program of a link; 0 of anything else.
+const fn program_id(shape: &Shape) -> u32 {
+    match shape {
+        Shape::Link { program_id, .. } => *program_id,
+        Shape::Map(_) | Shape::Program { .. } => 0,
     }
 }
 
@@ -269,7 +321,7 @@ fn link_status(
     status.prog_id = program_id;
     status.cgroup = match cgroup_id {
         // The kernel detaches a link whose cgroup is removed, and forgets which it was.
-        0 => "gone".to_owned(),
+        0 => GONE.to_owned(),
         found if found == governed => directory.display().to_string(),
         other => format!("cgroup id {other}"),
     };

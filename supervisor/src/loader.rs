@@ -28,6 +28,9 @@ const MAX_ITEMS: usize = 4096;
 /// How much is shown of what a loader should not have said.
 const MAX_SHOWN_BYTES: usize = 200;
 
+/// Tells a loader to attach what judges arriving connections.
+const ARRIVALS: &str = "--arrivals";
+
 /// What the loader is told.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -105,13 +108,14 @@ pub fn load(plan: &Plan) -> Result<Estate, LoaderError> {
     arrival.estate()
 }
 
-/// Starts a loader that is to hand the estate over.
+/// Starts a loader that is to hand the estate over. `arrivals` has it attach what judges arriving
+/// connections, whatever the policies in force say.
 ///
 /// # Errors
 ///
 /// When it does not start.
-pub fn start(plan: &Plan) -> Result<(Channel, Child), LoaderError> {
-    begin(plan, "load")
+pub fn start(plan: &Plan, arrivals: bool) -> Result<(Channel, Child), LoaderError> {
+    begin(plan, &["load", ARRIVALS][..1 + usize::from(arrivals)])
 }
 
 /// How far a loader has come.
@@ -199,7 +203,7 @@ fn converse(
     mut about: impl FnMut(&Channel, FromChild, Vec<OwnedFd>) -> Result<bool, LoaderError>,
 ) -> Result<(), LoaderError> {
     let deadline = Instant::now() + LOADING;
-    let (channel, child) = begin(plan, verb)?;
+    let (channel, child) = begin(plan, &[verb])?;
     let mut talk = || -> Result<(), LoaderError> {
         loop {
             channel.wait(deadline)?;
@@ -211,7 +215,7 @@ fn converse(
     finish(&plan.worker, &child, talk())
 }
 
-fn begin(plan: &Plan, verb: &str) -> Result<(Channel, Child), LoaderError> {
+fn begin(plan: &Plan, verb: &[&str]) -> Result<(Channel, Child), LoaderError> {
     let (channel, theirs) = Channel::pair()?;
     let mut command = command(plan, verb);
     oom::offer_instead(&mut command);
@@ -269,9 +273,9 @@ fn unexpected(word: &FromChild, instead_of: &str) -> LoaderError {
     LoaderError::Protocol(format!("said {said} instead of {instead_of}"))
 }
 
-fn command(plan: &Plan, verb: &str) -> Command {
+fn command(plan: &Plan, verb: &[&str]) -> Command {
     let mut command = Command::new(&plan.worker);
-    command.arg(verb).arg("--instance").arg(&plan.instance);
+    command.args(verb).arg("--instance").arg(&plan.instance);
     command.arg("--cgroup").arg(&plan.cgroup).arg("--bpffs").arg(&plan.bpffs);
     if let Some(Limits { services, slots, flows }) = plan.limits {
         command.arg("--max-services").arg(services.to_string());

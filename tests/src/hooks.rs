@@ -5,10 +5,10 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use holdfast_bpf::{BpfError, link, object};
+use holdfast_bpf::{BpfError, link, object, policies};
 use holdfast_lab::inside::INSTANCE;
 use holdfast_lab::{Lab, cgroup};
-use holdfast_protocol::kernel::program;
+use holdfast_protocol::kernel::{map, program};
 use holdfast_protocol::manifest::Kind;
 use holdfast_protocol::pin;
 
@@ -24,8 +24,11 @@ pub const HOOKS: [(&str, u32); 11] = [
     (program::RECVMSG4, 19),
     (program::RECVMSG6, 20),
     (program::SOCK_RELEASE, 34),
-    (program::INGRESS, 0),
+    (program::INGRESS, INGRESS),
 ];
+
+/// `BPF_CGROUP_INET_INGRESS`: the hook of what judges arriving connections.
+pub const INGRESS: u32 = 0;
 
 /// The pin of an object of the lab's instance.
 #[must_use]
@@ -34,7 +37,8 @@ pub fn pin(lab: &Lab, kind: Kind, name: &str) -> PathBuf {
 }
 
 /// Every link is attached to the governed cgroup at its own hook and runs the program of its own
-/// name, which runs there once, beside nothing else of ours.
+/// name, which runs there once, beside nothing else of ours. What judges arriving connections may be
+/// detached, and then runs nowhere, as long as no policies in force are about them.
 ///
 /// # Errors
 ///
@@ -46,8 +50,9 @@ pub fn check(lab: &Lab) -> Result<(), Box<dyn Error>> {
         let link = object::get(&pin(lab, Kind::Link, name))?;
         let info = object::link_info(link.as_fd())?;
         let at = info.cgroup.ok_or_else(|| format!("{name} is no link of a cgroup"))?;
+        let is_idle = name == program::INGRESS && at.cgroup_id == 0 && !judges_arrivals(lab)?;
         let found = (at.attach_type, at.cgroup_id);
-        if found != (attach_type, cgroup_id) {
+        if found != (attach_type, cgroup_id) && !is_idle {
             return Err(format!("{name} is at {found:?}, not {attach_type} of {cgroup_id}").into());
         }
         let program = object::by_id(Kind::Program, info.program_id)?;
@@ -56,13 +61,20 @@ pub fn check(lab: &Lab) -> Result<(), Box<dyn Error>> {
             return Err(format!("{name} runs {runs}").into());
         }
         let ours = programs_of_ours(&governed, attach_type, &map_ids(lab)?)?;
-        if ours != [info.program_id] {
+        let wanted = [info.program_id];
+        if ours != wanted[usize::from(is_idle)..] {
             return Err(
                 format!("{name} is program {}; on its hook {ours:?}", info.program_id).into()
             );
         }
     }
     Ok(())
+}
+
+/// Whether the policies in force are about arriving connections.
+fn judges_arrivals(lab: &Lab) -> Result<bool, BpfError> {
+    let [head, cells] = [map::POLICY_HEAD, map::POLICIES].map(|map| pin(lab, Kind::Map, map));
+    policies::judge_arrivals(object::get(&head)?.as_fd(), object::get(&cells)?.as_fd())
 }
 
 /// Ids of the instance's maps, by its pins.
@@ -75,7 +87,7 @@ pub fn map_ids(lab: &Lab) -> Result<Vec<u32>, BpfError> {
         let map = object::get(&pin(lab, Kind::Map, name))?;
         object::map_info(map.as_fd()).map(|info| info.id)
     };
-    holdfast_protocol::kernel::map::ALL.iter().map(id).collect()
+    map::ALL.iter().map(id).collect()
 }
 
 /// Ids of the programs that run for `cgroup` at `attach_type` and use one of `maps`.

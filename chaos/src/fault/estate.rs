@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use holdfast_bpf::{link as links, object};
 use holdfast_lab::LabError;
+use holdfast_protocol::kernel::program;
 
 use super::inject::{FaultError, Injection, file};
 use super::pick;
 use crate::run::stage::Stage;
 
-/// The links, which are called like their programs, in the order a draw picks from.
-const LINKS: [&str; 11] = holdfast_protocol::kernel::program::ALL;
+/// The links, which are called like their programs, in the order a draw picks from: all but the last, of what
+/// judges arriving connections. No policy of a run is about any, so that one is not attached.
+pub const LINKS: &[&str] = program::ALL.split_at(program::ALL.len() - 1).0;
 
 /// The link that `draw` picks.
 pub fn link(draw: u32) -> &'static str {

@@ -131,7 +131,11 @@ pub fn links(links: &[LinkStatus]) -> String {
             Cell::new(link.link_id),
             Cell::new(link.prog_id),
             if link.pinned { Cell::new("yes") } else { Cell::styled(NOTABLE, "no") },
-            if link.ok { Cell::styled(GOOD, "ok") } else { Cell::styled(BAD, "drifted") },
+            match link.ok {
+                true if link.is_idle() => Cell::new("detached"),
+                true => Cell::styled(GOOD, "ok"),
+                false => Cell::styled(BAD, "drifted"),
+            },
             Cell::new(&link.cgroup),
         ]);
     }
@@ -203,6 +207,26 @@ longer-name  http 80/tcp  127.96.0.10, fd96::10  random          0           12 
 LINK         HOOK                  LINK ID  PROGRAM ID  PINNED  STATE    CGROUP
 hf_connect4  cgroup_inet4_connect        7          42  yes     ok       /sys/fs/cgroup
 hf_connect4  cgroup_inet4_connect        7          42  no      drifted  /sys/fs/cgroup
+"
+        );
+    }
+
+    #[test]
+    fn a_link_with_nothing_to_do_is_no_drift() {
+        let link = LinkStatus {
+            name: "hf_ingress".to_owned(),
+            cgroup: LinkStatus::NOT_NEEDED.to_owned(),
+            pinned: true,
+            ok: true,
+            ..LinkStatus::default()
+        };
+        let text = links(&[link.clone(), LinkStatus { ok: false, ..link }]);
+        assert_eq!(
+            strip_str(&text).to_string(),
+            "\
+LINK        HOOK  LINK ID  PROGRAM ID  PINNED  STATE     CGROUP
+hf_ingress              0           0  yes     detached  not needed
+hf_ingress              0           0  yes     drifted   not needed
 "
         );
     }

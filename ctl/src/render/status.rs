@@ -140,7 +140,7 @@ fn links(page: &mut Page, links: &[LinkStatus]) {
     let unpinned = links.iter().filter(|link| !link.pinned).count();
     let state = match (links.len(), drifted, unpinned) {
         (0, ..) => paint(BAD, "none: nothing is governed"),
-        (all, 0, 0) => format!("{all}, {}", paint(GOOD, "all in place")),
+        (all, 0, 0) => format!("{all}, {}{}", paint(GOOD, "all in place"), idle(links)),
         (all, 0, unpinned) => {
             format!("{all}, {}", paint(NOTABLE, &format!("{unpinned} not pinned")))
         }
@@ -149,6 +149,16 @@ fn links(page: &mut Page, links: &[LinkStatus]) {
         }
     };
     page.line("links", &state);
+}
+
+/// Which links have nothing to do, for the end of a line.
+fn idle(links: &[LinkStatus]) -> String {
+    let idle: Vec<String> =
+        links.iter().filter(|link| link.is_idle()).map(|link| printable(&link.name)).collect();
+    match idle.is_empty() {
+        true => String::new(),
+        false => format!("; not needed, and not attached: {}", idle.join(", ")),
+    }
 }
 
 /// One line, and one more for each difference that is there now.

@@ -46,6 +46,8 @@ pub fn to_child() -> Vec<(&'static str, ToChild)> {
         ),
         ("keep", ToChild::Keep),
         ("vitals", ToChild::Vitals(vitals())),
+        ("attached", ToChild::Attached),
+        ("not_attached", ToChild::NotAttached { reason: "no room".into() }),
     ]
 }
 
@@ -69,6 +71,7 @@ pub fn from_child() -> Vec<(&'static str, FromChild)> {
         ("snapshot_unusable", FromChild::SnapshotUnusable { reason: "damaged".into() }),
         ("overdue", FromChild::Overdue { endpoints: 2 }),
         ("closed", FromChild::Closed(Closed { closed: 300, left: 1, reason: "no".into() })),
+        ("attach", FromChild::Attach),
     ]
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::keeper::Keeper;
 use crate::channel::{Channel, ChannelError};
 use crate::drift::repin::repin;
-use crate::drift::{Remedy, audit};
+use crate::drift::{Drift, Remedy, audit};
 use crate::estate::Estate;
 use crate::loader::{self, Arrival, LoaderError, Progress};
 use crate::lock::Lock;
@@ -28,6 +28,8 @@ impl Message for Audit {
 /// A loader at work on a repair. It is over when the loader has both said its last word and ended.
 pub(super) struct Repair {
     child: Child,
+    /// Whether it was told to attach what judges arriving connections.
+    arrivals: bool,
     outcome: Option<Result<Estate, LoaderError>>,
     ending: Option<Ending>,
 }
@@ -49,14 +51,16 @@ impl Handler<Audit> for Keeper {
 
 impl Keeper {
     /// Compares, says what is new, and begins what can be done. `tried` is what was done just now.
-    fn audit(&mut self, tried: Option<Remedy>, ctx: &mut Context<Self>) {
-        let observed = self.observer.observe(&self.estate, &self.settings.plan);
+    pub(super) fn audit(&mut self, tried: Option<Remedy>, ctx: &mut Context<Self>) {
+        let mut observed = self.observer.observe(&self.estate, &self.settings.plan);
+        observed.arrivals_wanted = self.attachments.are_asked_for();
         let found = audit(&observed, &self.estate.manifest());
         let now = self.time(Instant::now());
         let news = self.drift.note(found, tried, now);
         for drift in &news.appeared {
             match drift.remedy() {
                 Remedy::LeaveAlone => tracing::info!("{drift}"),
+                _ if matches!(drift, Drift::Unattached(_)) => tracing::info!("{drift}"),
                 Remedy::Nobody => tracing::error!("drift that cannot be repaired here: {drift}"),
                 Remedy::Pin | Remedy::Load => tracing::warn!("drift: {drift}"),
             }
@@ -99,15 +103,17 @@ impl Keeper {
     }
 
     fn begin_repair(&mut self, ctx: &mut Context<Self>) {
-        let (child, channel) = match self.start_loader() {
+        // Once it is attached it stays so, whatever policies come.
+        let arrivals = self.attachments.are_asked_for() || self.estate.arrivals_were_attached();
+        let (child, channel) = match self.start_loader(arrivals) {
             Ok(started) => started,
             Err(error) => {
-                report(&error);
+                self.report(&error);
                 return self.drift.failed(self.time(Instant::now()));
             }
         };
         tracing::info!(pid = child.pid(), "a loader repairs the estate");
-        self.repair = Some(Repair { child, outcome: None, ending: None });
+        self.repair = Some(Repair { child, arrivals, outcome: None, ending: None });
         let arriving = async {
             let silent = Err(LoaderError::Channel(ChannelError::Silent));
             timeout(loader::LOADING, arrive(channel)).await.unwrap_or(silent)
@@ -118,8 +124,8 @@ impl Keeper {
         ctx.spawn(arriving.into_actor(self).map(heard));
     }
 
-    fn start_loader(&self) -> Result<(Child, AsyncFd<Channel>), LoaderError> {
-        let (channel, child) = loader::start(&self.settings.plan)?;
+    fn start_loader(&self, arrivals: bool) -> Result<(Child, AsyncFd<Channel>), LoaderError> {
+        let (channel, child) = loader::start(&self.settings.plan, arrivals)?;
         match reactor::watch(channel) {
             Ok(channel) => Ok((child, channel)),
             Err(source) => {
@@ -163,19 +169,37 @@ impl Keeper {
     }
 
     fn conclude_repair(&mut self, ctx: &mut Context<Self>) {
-        match self.repair.take() {
-            Some(Repair { outcome: Some(outcome), ending: Some(ending), .. }) => match outcome {
-                Ok(estate) => self.renew(estate, ctx),
-                Err(LoaderError::Channel(ChannelError::Closed)) => {
-                    let path = self.settings.plan.worker.clone();
-                    report(&LoaderError::Ended { path, ending });
-                }
-                Err(error) => report(&error),
-            },
+        let arrivals = match self.repair.take() {
+            Some(Repair { outcome: Some(outcome), ending: Some(ending), arrivals, .. }) => {
+                self.learn_of_repair(outcome, ending, ctx);
+                arrivals
+            }
             unfinished => return self.repair = unfinished,
-        }
+        };
         if self.state.leaving().is_none() {
-            self.audit(Some(Remedy::Load), ctx);
+            // One that was not told what has been asked for since has not failed at that.
+            let has_tried = arrivals || !self.attachments.are_asked_for();
+            self.audit(has_tried.then_some(Remedy::Load), ctx);
+            self.answer_attachment(ctx);
+        }
+    }
+
+    fn learn_of_repair(
+        &mut self,
+        outcome: Result<Estate, LoaderError>,
+        ending: Ending,
+        ctx: &mut Context<Self>,
+    ) {
+        match outcome {
+            Ok(estate) => {
+                self.attachments.note(String::new());
+                self.renew(estate, ctx);
+            }
+            Err(LoaderError::Channel(ChannelError::Closed)) => {
+                let path = self.settings.plan.worker.clone();
+                self.report(&LoaderError::Ended { path, ending });
+            }
+            Err(error) => self.report(&error),
         }
     }
 
@@ -190,6 +214,11 @@ impl Keeper {
         }
     }
 
+    fn report(&mut self, error: &LoaderError) {
+        tracing::error!(%error, "the estate was not repaired; it is tried again later");
+        self.attachments.note(error.to_string());
+    }
+
     /// Ends a loader that is at work: who leaves repairs nothing, and an uninstall needs the pins
     /// for itself.
     pub(super) fn abandon_repair(&mut self) {
@@ -198,10 +227,6 @@ impl Keeper {
         // An error means that it was reaped by whoever reaps strangers.
         let _ended = child.wait(Instant::now() + loader::ENDING);
     }
-}
-
-fn report(error: &LoaderError) {
-    tracing::error!(%error, "the estate was not repaired; it is tried again later");
 }
 
 /// Hears a loader to its last word.

@@ -181,6 +181,10 @@ impl Keeper {
                 self.overdue(worker, endpoints, ctx);
                 return Ok(None);
             }
+            FromChild::Attach => {
+                self.attach(worker, ctx);
+                return Ok(None);
+            }
             FromChild::Closed(_) => return Err(loaders_word("what it closed")),
             FromChild::Offer(_) => return Err(loaders_word("an offer")),
             FromChild::Repaired { .. } => return Err(loaders_word("what it repaired")),

@@ -11,6 +11,7 @@ use holdfast_protocol::control::Replacements;
 use holdfast_protocol::handover::{ConfigReport, ToChild};
 use tokio::io::unix::AsyncFd;
 
+use super::attachments::Attachments;
 use super::audits::{Audit, Repair};
 use super::closings::Closings;
 use super::gate::Gate;
@@ -114,6 +115,7 @@ pub struct Keeper {
     pub(super) observer: Observer,
     pub(super) drift: Book,
     pub(super) repair: Option<Repair>,
+    pub(super) attachments: Attachments,
     pub(super) closings: Closings,
     pub(super) proof: Proof,
     pub(super) succession: Succession,
@@ -170,6 +172,7 @@ impl Keeper {
             observer: Observer::default(),
             drift: Book::new(jitter_seed()),
             repair: None,
+            attachments: Attachments::default(),
             closings: Closings::default(),
             succession: Succession::None,
             replacements: Replacements::default(),

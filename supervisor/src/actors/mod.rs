@@ -12,6 +12,7 @@
 //! - [`control`]: answers `holdfastctl`.
 
 mod answers;
+mod attachments;
 mod audits;
 mod closings;
 pub mod control;

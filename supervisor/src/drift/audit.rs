@@ -13,6 +13,10 @@ pub struct Observed {
     pub objects: Vec<Seen>,
     /// One for each link of the manifest; none without a cgroup.
     pub hooks: Vec<Hook>,
+    /// Whether the policies in force judge arriving connections.
+    pub arrivals_judged: bool,
+    /// Whether policies that do are about to be put in force.
+    pub arrivals_wanted: bool,
 }
 
 /// An object of the estate.
@@ -72,6 +76,8 @@ pub enum Drift {
     },
     /// This link is attached nowhere.
     Detached(String),
+    /// This link had nothing to do so far and is attached nowhere, and now it is needed.
+    Unattached(String),
     /// This link is attached elsewhere, or runs another program: what the kernel says.
     Moved(String, String),
     /// The kernel does not run this link's program for the cgroup.
@@ -115,9 +121,11 @@ impl Drift {
     pub const fn remedy(&self) -> Remedy {
         match self {
             Self::Pin { .. } => Remedy::Pin,
-            Self::Detached(_) | Self::Moved(..) | Self::NotRunning(_) | Self::Copies { .. } => {
-                Remedy::Load
-            }
+            Self::Detached(_)
+            | Self::Unattached(_)
+            | Self::Moved(..)
+            | Self::NotRunning(_)
+            | Self::Copies { .. } => Remedy::Load,
             Self::CgroupMissing | Self::Changed(..) => Remedy::Nobody,
             Self::Foreign { .. } => Remedy::LeaveAlone,
         }
@@ -138,6 +146,9 @@ impl std::fmt::Display for Drift {
                 write!(f, "something else is in place of the pin of {kind} {name}")
             }
             Self::Detached(name) => write!(f, "link {name} is detached"),
+            Self::Unattached(name) => {
+                write!(f, "link {name} is not attached yet, and is needed from now on")
+            }
             Self::Moved(name, found) => write!(f, "link {name} is another one: {found}"),
             Self::NotRunning(name) => write!(f, "link {name} is attached, and not in effect"),
             Self::Copies { name, surplus: 1 } => write!(f, "{name} runs once too often"),
@@ -184,6 +195,24 @@ fn audit_pin(entry: &Entry, pin: PinSeen) -> Option<Drift> {
     Some(Drift::Pin { kind: entry.shape.kind(), name: entry.name.clone(), is_taken })
 }
 
+/// What is amiss with a link that is attached nowhere, and was not when it was made either: it had nothing to do.
+fn audit_idle(entry: &Entry, (id, found): (u32, &Shape), observed: &Observed) -> Option<Drift> {
+    let name = entry.name.clone();
+    if (id, found) != (entry.id, &entry.shape) {
+        return Some(Drift::Moved(name, format!("id {id}, {found:?}")));
+    }
+    if observed.arrivals_judged {
+        return Some(Drift::Detached(name));
+    }
+    if observed.arrivals_wanted {
+        return Some(Drift::Unattached(name));
+    }
+    let Shape::Link { attach_type, .. } = found else { return None };
+    let hook = observed.hooks.iter().find(|hook| hook.attach_type == *attach_type)?;
+    let surplus = hook.running.iter().flatten().filter(|running| running.is_ours).count();
+    (surplus > 0).then_some(Drift::Copies { name, surplus })
+}
+
 fn audit_link(entry: &Entry, (id, found): (u32, &Shape), observed: &Observed) -> Option<Drift> {
     let (Shape::Link { attach_type, program_id, .. }, Shape::Link { cgroup_id, .. }) =
         (&entry.shape, found)
@@ -196,6 +225,9 @@ fn audit_link(entry: &Entry, (id, found): (u32, &Shape), observed: &Observed) ->
     // Who made the cgroup anew made another one: the path counts, not what it was once.
     let wanted =
         Shape::Link { attach_type: *attach_type, program_id: *program_id, cgroup_id: governed };
+    if matches!(entry.shape, Shape::Link { cgroup_id: 0, .. }) {
+        return audit_idle(entry, (id, found), observed);
+    }
     if *cgroup_id == 0 {
         return Some(Drift::Detached(name()));
     }
@@ -261,6 +293,7 @@ mod tests {
             cgroup: Some(CGROUP),
             objects: manifest().iter().map(seen).collect(),
             hooks: vec![Hook { attach_type: HOOK, running: Some(vec![running(2, true)]) }],
+            ..Observed::default()
         }
     }
 
@@ -309,6 +342,28 @@ mod tests {
             let [Drift::Moved(name, _)] = &held(shape.clone())[..] else { panic!("{shape:?}") };
             assert_eq!(*name, link());
         }
+    }
+
+    #[test]
+    fn a_link_that_was_made_detached_may_stay_so_until_it_is_needed() {
+        let idle = Entry { shape: link_shape(2, 0), ..manifest()[LINK].clone() };
+        let found_after = |change: &dyn Fn(&mut Observed)| {
+            let mut observed = healthy();
+            observed.objects[LINK].held = Some((3, link_shape(2, 0)));
+            observed.hooks[0].running = Some(vec![running(8, false)]);
+            change(&mut observed);
+            let manifest = [manifest()[..LINK].to_vec(), vec![idle.clone()]].concat();
+            let mut found = audit(&observed, &manifest);
+            found.retain(|drift| drift.remedy() != Remedy::LeaveAlone);
+            found
+        };
+        assert_eq!(found_after(&|_| {}), []);
+        assert_eq!(found_after(&|it| it.arrivals_wanted = true), [Drift::Unattached(link())]);
+        assert_eq!(found_after(&|it| it.arrivals_judged = true), [Drift::Detached(link())]);
+        let copied = |it: &mut Observed| it.hooks[0].running = Some(vec![running(2, true)]);
+        assert_eq!(found_after(&copied), [Drift::Copies { name: link(), surplus: 1 }]);
+        let other = |it: &mut Observed| it.objects[LINK].held = Some((3, link_shape(9, 0)));
+        assert!(matches!(&found_after(&other)[..], [Drift::Moved(..)]));
     }
 
     #[test]

@@ -61,7 +61,9 @@ impl Observer {
         };
         let objects = estate.objects().map(look).collect();
         let (cgroup, hooks) = look_at_hooks(estate, plan);
-        Observed { cgroup, objects, hooks }
+        // What is attached is looked at whatever for.
+        let arrivals_judged = !estate.arrivals_were_attached() && estate.judges_arrivals();
+        Observed { cgroup, objects, hooks, arrivals_judged, arrivals_wanted: false }
     }
 }
 

@@ -92,12 +92,15 @@ impl Due {
                 | Said::Kept
                 | Said::NotKept
                 | Said::SnapshotUnusable
-                | Said::Overdue,
+                | Said::Overdue
+                | Said::Attach,
             )
-            | Self::Told(Told::Query | Told::Keep) => Turn::Writer,
+            | Self::Told(Told::Query | Told::Keep | Told::NotAttached) => Turn::Writer,
             Self::Said(Said::Released) | Self::Told(Told::Release | Told::Leave) => Turn::Former,
             Self::Said(Said::Offer | Said::Repaired | Said::Cleared | Said::Closed)
             | Self::Told(Told::Accept) => Turn::Never,
+            // The stand-in's estate has nothing that judges arriving connections, so it hears of none attached.
+            Self::Told(Told::Attached) => Turn::Never,
             Self::Told(Told::Hello | Told::History | Told::Offer) => Turn::Candidate,
             Self::Told(Told::InForce) => Turn::Recovery,
         }
@@ -121,15 +124,16 @@ impl Due {
                 | Said::Kept
                 | Said::NotKept
                 | Said::SnapshotUnusable
-                | Said::Overdue,
+                | Said::Overdue
+                | Said::Attach,
             )
-            | Self::Told(Told::Query | Told::Keep) => "make progress",
+            | Self::Told(Told::Query | Told::Keep | Told::NotAttached) => "make progress",
             Self::Said(Said::Released) | Self::Told(Told::Release) => "let go",
             Self::Told(Told::Leave) => "leave",
             // They follow the greeting at once, which is answered first.
             Self::Told(Told::History | Told::InForce) => "accept the estate",
             Self::Said(Said::Offer | Said::Repaired | Said::Cleared | Said::Closed)
-            | Self::Told(Told::Accept) => "",
+            | Self::Told(Told::Accept | Told::Attached) => "",
         }
     }
 }
@@ -198,7 +202,8 @@ fn worker_says(said: Said, fault: Fault) -> Option<Expected> {
                     | Said::Kept
                     | Said::NotKept
                     | Said::SnapshotUnusable
-                    | Said::Overdue,
+                    | Said::Overdue
+                    | Said::Attach,
                 ) => Some(Served(text)),
                 (Turn::Writer, ..) | (Turn::Granting, Fault::Twice, _) => replaced(&text),
                 _ => kept(&text),
@@ -225,7 +230,8 @@ const fn is_news(said: Said) -> bool {
         | Said::Kept
         | Said::NotKept
         | Said::SnapshotUnusable
-        | Said::Overdue => true,
+        | Said::Overdue
+        | Said::Attach => true,
         Said::Welcome
         | Said::Accepted
         | Said::Refused
@@ -255,7 +261,8 @@ fn early(said: Said) -> Option<Expected> {
         | Said::Kept
         | Said::NotKept
         | Said::SnapshotUnusable
-        | Said::Overdue => Expected::Granted,
+        | Said::Overdue
+        | Said::Attach => Expected::Granted,
         Said::Offer | Said::Repaired | Said::Cleared | Said::Closed => {
             Expected::Kept("which no worker does".to_owned())
         }
@@ -341,6 +348,7 @@ const fn closer_early(said: Said) -> &'static str {
         | Said::NotKept
         | Said::SnapshotUnusable
         | Said::Overdue
+        | Said::Attach
         | Said::Offer
         | Said::Repaired
         | Said::Cleared => "instead of what it closed",
@@ -402,7 +410,9 @@ fn child_reads(told: Told, fault: Fault, is_loader: bool) -> Option<Expected> {
             | Told::InForce
             | Told::History
             | Told::Keep
-            | Told::Vitals,
+            | Told::Vitals
+            | Told::Attached
+            | Told::NotAttached,
             _,
         ) => None,
     }
@@ -426,6 +436,7 @@ fn loader_early(said: Said) -> Option<&'static str> {
         | Said::NotKept
         | Said::SnapshotUnusable
         | Said::Overdue
+        | Said::Attach
         | Said::Closed
         | Said::Cleared => Some("instead of an offer"),
     }
@@ -449,6 +460,7 @@ fn remover_early(said: Said) -> Option<&'static str> {
         | Said::NotKept
         | Said::SnapshotUnusable
         | Said::Overdue
+        | Said::Attach
         | Said::Closed
         | Said::Offer => Some("instead of what it removed"),
     }

@@ -18,13 +18,14 @@
 //! - [`snapshot`], [`quarantine`]: what is new proves itself, or what was before comes back.
 //! - [`startup`]: what is refused before anything is touched.
 //! - [`removal`], [`interrupted`]: what goes away, and only when it is asked to; [`steps`] kills at each.
-//! - [`policy`]: what access policies deny.
+//! - [`policy`], [`inbound`]: what access policies deny; [`attached`]: what judges arrivals is there when it is needed.
 //! - [`privilege`], [`capabilities`], [`control_group`]: who may do what. [`footprint`], [`scale`]: limits. [`rest`]: what
 //!   is done while nothing happens.
 //! - [`instructions`]: what the kernel's verifier has to do. [`edges`]: what is too much is refused by name.
 //! - [`commands`], [`top`]: what people see. [`metrics`], [`scrapers`]: what scrapers see. [`cost`]: what it costs.
 
 mod affinity;
+mod attached;
 mod balancing;
 mod capabilities;
 mod closer;

@@ -16,6 +16,12 @@ use holdfast_tests::scene::{FILE, WEB, assert_reached, web};
 use holdfast_tests::watch::Watch;
 use nix::sys::signal::Signal;
 
+/// A configuration that needs every link: one of its policies is about arriving connections.
+fn judged(backend: &Backend) -> String {
+    const POLICY: &str = "policies: [{ name: p, direction: inbound, action: deny, rules: [{ to: { ports: [9] } }] }]\n";
+    render(&[web(backend)]) + POLICY
+}
+
 fn pinned(lab: &Lab, kind: Kind, name: &str) -> Result<OwnedFd, BpfError> {
     object::get(&pin(lab, kind, name))
 }
@@ -39,7 +45,7 @@ fn swap_programs(lab: &Lab) -> TestResult {
 fn pf04_after_a_restart_each_link_runs_its_own_program() {
     isolated(|lab| {
         let red = Backend::tcp("red")?;
-        let mut life = Life::new(lab, lab.write(FILE, render(&[web(&red)]))?);
+        let mut life = Life::new(lab, lab.write(FILE, judged(&red))?);
         life.start()?;
         hooks::check(lab)?;
         for restart in Restart::QUICK {
@@ -72,7 +78,7 @@ fn pf10_no_hook_ever_carries_two_of_our_programs_or_none() {
     isolated(|lab| {
         let red = Backend::tcp("red")?;
         let worker = own_worker(lab)?;
-        let file = lab.write(FILE, render(&[web(&red)]))?;
+        let file = lab.write(FILE, judged(&red))?;
         let mut life = Life::new(lab, file).with("--worker", &worker);
         life.start()?;
         let (cgroup, maps) = (lab.governed(), map_ids(lab)?);
@@ -157,7 +163,7 @@ fn pf11_broken_links_and_pins_never_stop_a_start() {
     ];
     isolated(|lab| {
         let red = Backend::tcp("red")?;
-        let mut life = Life::new(lab, lab.write(FILE, render(&[web(&red)]))?);
+        let mut life = Life::new(lab, lab.write(FILE, judged(&red))?);
         life.start()?;
         let maps: BTreeSet<u32> = map_ids(lab)?.into_iter().collect();
         for (what, damage) in DAMAGES {
@@ -183,7 +189,7 @@ fn pf15_a_pin_alone_is_not_health() {
         let governed = lab.governed().join("below");
         fs::create_dir(&governed)?;
         let red = Backend::tcp("red")?;
-        let file = lab.write(FILE, render(&[web(&red)]))?;
+        let file = lab.write(FILE, judged(&red))?;
         let mut life = Life::new(lab, file).with("--cgroup", &governed);
         let status = life.start()?;
         assert!(status.links.iter().all(|link| link.ok), "{status:?}");
@@ -230,7 +236,7 @@ fn held_maps(pid: u32) -> Result<BTreeSet<u32>, std::io::Error> {
 fn pf16_every_map_is_held_and_pinned_whatever_was_repaired() {
     isolated(|lab| {
         let red = Backend::tcp("red")?;
-        let mut life = Life::new(lab, lab.write(FILE, render(&[web(&red)]))?);
+        let mut life = Life::new(lab, lab.write(FILE, judged(&red))?);
         let repairs = life.start()?.drift.repairs;
         let maps: BTreeSet<u32> = map_ids(lab)?.into_iter().collect();
         assert_eq!(maps.len(), map::ALL.len());

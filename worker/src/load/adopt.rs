@@ -5,7 +5,8 @@
 //! 1. [`choose_map`]: which map, for each name. What a running program uses comes before what a pin
 //!    says: governance is where the connections are.
 //! 2. [`choose_link`]: which link, for each hook. A link is ours when its program uses one of our
-//!    maps; whatever else is attached to the hook is none of our business.
+//!    maps; whatever else is attached to the hook is none of our business. A hook that has nothing to
+//!    do keeps a link that is detached, unless one is attached: what governs is not taken away.
 //! 3. [`choose_program`]: which program, for each hook. The former one stays when it is the same,
 //!    so that an adoption changes no id.
 
@@ -185,12 +186,24 @@ pub struct LinkChoice {
     pub keep: Option<u32>,
     /// Links of ours that have to go, once the one to keep is in place.
     pub detach: Vec<u32>,
+    /// Whether the link, be it kept or new, has nothing to do and is detached.
+    pub is_idle: bool,
 }
 
-/// Chooses the link for the hook `attach_type` of the cgroup `cgroup_id`.
+/// Chooses the link for the hook `attach_type` of the cgroup `cgroup_id`. `is_needed` says whether
+/// there is something for it to do; a link that is attached, be it elsewhere, says so as well.
 #[must_use]
-pub fn choose_link(cgroup_id: u64, attach_type: u32, seen: &[LinkSeen]) -> LinkChoice {
+pub fn choose_link(
+    cgroup_id: u64,
+    attach_type: u32,
+    is_needed: bool,
+    seen: &[LinkSeen],
+) -> LinkChoice {
     let here = || seen.iter().filter(|link| link.attach_type == attach_type);
+    if !is_needed && here().all(|link| link.cgroup_id == 0) {
+        let keep = here().min_by_key(|link| (!link.is_pinned, link.id)).map(|link| link.id);
+        return LinkChoice { keep, detach: Vec::new(), is_idle: true };
+    }
     let keep = here()
         .filter(|link| link.cgroup_id == cgroup_id)
         .min_by_key(|link| (!link.is_pinned, link.id))
@@ -199,7 +212,7 @@ pub fn choose_link(cgroup_id: u64, attach_type: u32, seen: &[LinkSeen]) -> LinkC
         .filter(|link| link.cgroup_id != 0 && Some(link.id) != keep)
         .map(|link| link.id)
         .collect();
-    LinkChoice { keep, detach }
+    LinkChoice { keep, detach, is_idle: false }
 }
 
 /// Which program a hook is to run.
@@ -326,7 +339,31 @@ mod tests {
             ("another hook's pin", vec![other_hook(pinned(3)), elsewhere(8)], None, vec![8]),
         ];
         for (name, seen, keep, detach) in cases {
-            assert_eq!(choose_link(OURS, HOOK, &seen), LinkChoice { keep, detach }, "{name}");
+            let choice = LinkChoice { keep, detach, is_idle: false };
+            assert_eq!(choose_link(OURS, HOOK, true, &seen), choice, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_link_with_nothing_to_do_stays_detached_and_one_that_is_attached_stays_so() {
+        let detached = |link| LinkSeen { cgroup_id: 0, ..link };
+        let elsewhere = LinkSeen { cgroup_id: 5, ..pinned(3) };
+        let idle = |keep| LinkChoice { keep, detach: vec![], is_idle: true };
+        let busy = |keep, detach| LinkChoice { keep, detach, is_idle: false };
+        let cases = [
+            ("nothing", vec![], idle(None)),
+            ("as it was made", vec![detached(pinned(3))], idle(Some(3))),
+            ("its pin is gone", vec![detached(link(3))], idle(Some(3))),
+            ("attached by a former build", vec![pinned(3)], busy(Some(3), vec![])),
+            (
+                "attached, and its pin is not",
+                vec![detached(pinned(3)), link(4)],
+                busy(Some(4), vec![]),
+            ),
+            ("attached to another cgroup", vec![elsewhere], busy(None, vec![3])),
+        ];
+        for (name, seen, expected) in cases {
+            assert_eq!(choose_link(OURS, HOOK, false, &seen), expected, "{name}");
         }
     }
 

@@ -6,7 +6,8 @@
 //! 1. Maps are pinned, then the programs of hooks that have no link yet: what is killed here
 //!    governs nothing, and the next loader goes on from it.
 //! 2. Links that are missing are attached and pinned. Where one of ours is alive, however it was
-//!    found, it is kept instead, so there are never two.
+//!    found, it is kept instead, so there are never two. One that has nothing to do yet is made, detached
+//!    and pinned, so that it is part of the estate.
 //! 3. Links that run another program are updated, each in one step, and the programs' pins follow.
 //! 4. Only then do links that are too many go.
 //! 5. The result is read back. A failure up to here undoes it all.
@@ -76,9 +77,12 @@ pub struct Member {
     pub entry: Entry,
     /// Its descriptor.
     pub descriptor: OwnedFd,
+    /// Whether it is a link that has nothing to do, and is detached.
+    pub is_idle: bool,
 }
 
-/// Builds, adopts or repairs the estate, and adds a sentence to `repairs` for what was amiss.
+/// Builds, adopts or repairs the estate, and adds a sentence to `repairs` for what was amiss. `arrivals`
+/// says that what judges arriving connections has to be attached, whatever the policies in force say.
 ///
 /// # Errors
 ///
@@ -87,11 +91,12 @@ pub fn build(
     cgroup: &Cgroup,
     pins: &Pins,
     sizes: Sizes,
+    arrivals: bool,
     repairs: &mut Vec<String>,
 ) -> Result<Vec<Member>, BuildError> {
     let object = KernelObject::prepare(sizes)?;
     let survey = Survey::take(pins, cgroup.id)?;
-    let settled = settle(object, survey, cgroup.id)?;
+    let settled = settle(object, survey, cgroup.id, arrivals)?;
     let is_cold = settled.is_cold;
     let mut journal = Journal::new(pins);
     let mut done = Vec::new();
@@ -144,7 +149,7 @@ fn pin_program(
     put(journal, Kind::Program, hook.name, &hook.program.descriptor, &work, done)
 }
 
-/// Makes sure that the hook has a link, and that it is pinned.
+/// Makes sure that the hook has a link, and that it is pinned. One with nothing to do is detached.
 fn attach(
     journal: &mut Journal<'_>,
     hook: &mut Hook,
@@ -159,8 +164,16 @@ fn attach(
             let descriptor = journal
                 .attach(program, cgroup.as_fd(), hook.attach_type)
                 .map_err(|source| failed(&what, source))?;
+            if hook.is_idle {
+                // The kernel makes no link that is detached. This one has no pin yet: who dies here
+                // leaves nothing attached.
+                link::detach(descriptor.as_fd()).map_err(|source| failed(&what, source.into()))?;
+            }
             let info = object::link_info(descriptor.as_fd())?;
-            done.push(format!("attached {} anew as link {}", hook.name, info.id));
+            done.push(match hook.is_idle {
+                true => format!("link {} ({}) is detached: nothing needs it", info.id, hook.name),
+                false => format!("attached {} anew as link {}", hook.name, info.id),
+            });
             Held { descriptor, info }
         }
     };
@@ -211,23 +224,23 @@ fn members(maps: Vec<SettledMap>, hooks: Vec<Hook>) -> Result<Vec<Member>, Build
     let mut links = Vec::with_capacity(kernel::program::ALL.len());
     for SettledMap { name, map, .. } in maps {
         let entry = Entry { name: name.into(), id: map.info.id, shape: Shape::Map(map.info.shape) };
-        members.push(Member { entry, descriptor: map.descriptor });
+        members.push(Member { entry, descriptor: map.descriptor, is_idle: false });
     }
-    for Hook { name, program, link, .. } in hooks {
+    for Hook { name, program, link, is_idle, .. } in hooks {
         let (program_type, tag) = (program.info.program_type, program.info.tag);
         let shape = Shape::Program { program_type, tag };
         let entry = Entry { name: name.into(), id: program.info.id, shape };
-        members.push(Member { entry, descriptor: program.descriptor });
+        members.push(Member { entry, descriptor: program.descriptor, is_idle: false });
         let descriptor = link.expect("every hook got its link in `attach`").descriptor;
         let info = object::link_info(descriptor.as_fd())?;
-        links.push(Member { entry: link_entry(name, info), descriptor });
+        links.push(Member { entry: link_entry(name, info), descriptor, is_idle });
     }
     members.append(&mut links);
     Ok(members)
 }
 
 fn link_entry(name: &str, info: LinkInfo) -> Entry {
-    // Not a cgroup's link cannot be; 0 is what the verification refuses.
+    // Not a cgroup's link cannot be; 0 is what the verification refuses, but of a link with nothing to do.
     let (attach_type, cgroup_id) = info.cgroup.map_or((0, 0), |at| (at.attach_type, at.cgroup_id));
     let shape = Shape::Link { attach_type, program_id: info.program_id, cgroup_id };
     Entry { name: name.to_owned(), id: info.id, shape }

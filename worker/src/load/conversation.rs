@@ -220,6 +220,7 @@ fn unexpected(found: &ToChild, wanted: &'static str) -> ConversationError {
         ToChild::History(_) => "what became of configurations",
         ToChild::Keep => "a snapshot to write",
         ToChild::Vitals(_) => "what the supervisor knows",
+        ToChild::Attached | ToChild::NotAttached { .. } => "whether something is attached",
     };
     ConversationError::Unexpected { found: found.to_owned(), wanted }
 }

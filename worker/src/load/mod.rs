@@ -70,6 +70,9 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = limit::DEFAULT_FLOWS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub max_flows: u32,
+    /// Attach what judges arriving connections, though no policies in force are about any yet.
+    #[arg(long)]
+    pub arrivals: bool,
 }
 
 /// Why there is nothing to hand over.
@@ -143,7 +146,7 @@ fn estate(arguments: &Arguments, repairs: &mut Vec<String>) -> Result<Vec<Member
         flows: arguments.max_flows,
     };
     let pins = Pins::open(&arguments.bpffs, &arguments.instance, repairs)?;
-    let built = build::build(&cgroup, &pins, sizes, repairs);
+    let built = build::build(&cgroup, &pins, sizes, arguments.arrivals, repairs);
     if built.is_err() {
         // Those made for an estate that did not come to be.
         pins.remove_empty_directories();

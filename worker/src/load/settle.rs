@@ -4,8 +4,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use holdfast_bpf::BpfError;
 use holdfast_bpf::object::{self, LinkInfo, MapInfo, ProgramInfo};
+use holdfast_bpf::{BpfError, policies};
 use holdfast_protocol::kernel;
 
 use super::adopt::{
@@ -73,6 +73,8 @@ pub struct Hook {
     pub link_pin: PinWork,
     /// Links of ours that are too many.
     pub surplus: Vec<Held<LinkInfo>>,
+    /// Whether it has nothing to do: its link is detached.
+    pub is_idle: bool,
 }
 
 /// What the estate is going to be.
@@ -86,7 +88,8 @@ pub struct Settled {
     pub is_cold: bool,
 }
 
-/// Settles what the estate is going to be.
+/// Settles what the estate is going to be. `arrivals` says that what judges arriving connections has to be
+/// attached, whatever the policies in force say.
 ///
 /// # Errors
 ///
@@ -95,6 +98,7 @@ pub fn settle(
     object: KernelObject,
     mut survey: Survey,
     cgroup_id: u64,
+    arrivals: bool,
 ) -> Result<Settled, SettleError> {
     let is_cold = survey.is_empty();
     let maps = settle_maps(&object, &mut survey)?;
@@ -103,11 +107,23 @@ pub fn settle(
     let fresh = object.load_programs(&bound)?;
     let map_ids: Vec<u32> = maps.iter().map(|map| map.map.info.id).collect();
     let mut own = links_using(&map_ids)?;
+    let arrivals = arrivals || are_arrivals_judged(&bound)?;
     let hooks = fresh
         .into_iter()
-        .map(|fresh| settle_hook(fresh, &mut survey, &mut own, cgroup_id))
+        .map(|fresh| {
+            let is_needed = arrivals || fresh.name != kernel::program::INGRESS;
+            settle_hook(fresh, &mut survey, &mut own, (cgroup_id, is_needed))
+        })
         .collect::<Result<_, _>>()?;
     Ok(Settled { maps, hooks, is_cold })
+}
+
+/// Whether the policies in force judge what arrives.
+fn are_arrivals_judged(maps: &[(&str, BorrowedFd<'_>)]) -> Result<bool, BpfError> {
+    let find = |name| maps.iter().find(|map| map.0 == name).map(|map| map.1);
+    let [head, cells] = [kernel::map::POLICY_HEAD, kernel::map::POLICIES].map(find);
+    let (head, cells) = head.zip(cells).expect("an estate has every map");
+    policies::judge_arrivals(head, cells)
 }
 
 fn settle_maps(object: &KernelObject, survey: &mut Survey) -> Result<Vec<SettledMap>, SettleError> {
@@ -155,18 +171,29 @@ fn settle_hook(
     fresh: Fresh,
     survey: &mut Survey,
     own: &mut Vec<OwnLink>,
-    cgroup_id: u64,
+    (cgroup_id, is_needed): (u64, bool),
 ) -> Result<Hook, SettleError> {
     let Fresh { name, attach_type, descriptor } = fresh;
     let pinned_link = survey.links.remove(name).unwrap_or(Pinned::Nothing);
     let pinned_link_id = pinned_link.object().map(|link| link.info.id);
     let seen: Vec<LinkSeen> = own.iter().filter_map(|own| link_seen(own, pinned_link_id)).collect();
-    let choice = choose_link(cgroup_id, attach_type, &seen);
+    let choice = choose_link(cgroup_id, attach_type, is_needed, &seen);
+    let is_idle = choice.is_idle;
     let kept = choice.keep.and_then(|id| take(own, id));
     let surplus =
         choice.detach.iter().filter_map(|id| take(own, *id)).map(|own| own.link).collect();
     let (link, attached) = kept.map(|own| (own.link, own.program)).unzip();
 
+    let info = object::program_info(descriptor.as_fd())?;
+    let fresh = Held { descriptor, info };
+    let pinned = survey.programs.remove(name).unwrap_or(Pinned::Nothing);
+    let SettledProgram { program, pin: program_pin, mut update_from } =
+        settle_program(name, fresh, attached, pinned);
+
+    // The kernel updates no link that is detached: it takes a new one.
+    let is_outdated = is_idle && update_from.is_some();
+    let link = link.filter(|_| !is_outdated);
+    update_from = update_from.filter(|_| !is_outdated);
     let link_pin = match &link {
         Some(link) if pinned_link_id == Some(link.info.id) => PinWork::None,
         _ => {
@@ -175,13 +202,17 @@ fn settle_hook(
             PinWork::Put { former: former(pinned_link), because }
         }
     };
-
-    let info = object::program_info(descriptor.as_fd())?;
-    let fresh = Held { descriptor, info };
-    let pinned = survey.programs.remove(name).unwrap_or(Pinned::Nothing);
-    let SettledProgram { program, pin: program_pin, update_from } =
-        settle_program(name, fresh, attached, pinned);
-    Ok(Hook { name, attach_type, program, program_pin, link, update_from, link_pin, surplus })
+    Ok(Hook {
+        name,
+        attach_type,
+        program,
+        program_pin,
+        link,
+        update_from,
+        link_pin,
+        surplus,
+        is_idle,
+    })
 }
 
 /// The program of a hook.

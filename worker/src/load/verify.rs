@@ -54,7 +54,7 @@ pub fn verify(
     members: &[Member],
     reports: &mut Vec<String>,
 ) -> Result<(), VerifyError> {
-    for Member { entry, descriptor } in members {
+    for Member { entry, descriptor, is_idle } in members {
         let (id, shape) = match entry.shape {
             Shape::Map(_) => {
                 let info = map_info(descriptor.as_fd())?;
@@ -67,9 +67,12 @@ pub fn verify(
             }
             Shape::Link { attach_type, .. } => {
                 let info = link_info(descriptor.as_fd())?;
-                check_effective(cgroup, entry, attach_type, info.program_id, reports)?;
+                if !is_idle {
+                    check_effective(cgroup, entry, attach_type, info.program_id, reports)?;
+                }
                 let program_id = wanted_program(entry, members);
-                let shape = Shape::Link { attach_type, program_id, cgroup_id: cgroup.id };
+                let cgroup_id = if *is_idle { 0 } else { cgroup.id };
+                let shape = Shape::Link { attach_type, program_id, cgroup_id };
                 compare(entry, entry.id, &shape)?;
                 let at = info.cgroup;
                 let attach_type = at.map_or(0, |at| at.attach_type);

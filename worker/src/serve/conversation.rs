@@ -45,6 +45,8 @@ pub enum Task {
     Keep,
     /// Learn what the supervisor knows, and where scrapes arrive.
     Serve,
+    /// Learn whether what judges arriving connections is attached.
+    Attached,
     /// End.
     Leave,
 }
@@ -118,6 +120,9 @@ impl Conversation {
             (ToChild::History(_), Stage::Gathering | Stage::Shadow) => Ok(Task::Learn),
             (ToChild::Keep, Stage::Shadow | Stage::Granted) => Ok(Task::Keep),
             (ToChild::Vitals(_), Stage::Shadow | Stage::Granted) => Ok(Task::Serve),
+            (ToChild::Attached | ToChild::NotAttached { .. }, Stage::Shadow | Stage::Granted) => {
+                Ok(Task::Attached)
+            }
             (ToChild::Offer(_), Stage::Gathering) => Ok(Task::Gather),
             (ToChild::Grant { epoch }, Stage::Shadow) => self.grant(*epoch),
             (ToChild::Release, Stage::Granted) => {
@@ -191,6 +196,8 @@ const fn name(message: &ToChild) -> &'static str {
         ToChild::History(_) => "History",
         ToChild::Keep => "Keep",
         ToChild::Vitals(_) => "Vitals",
+        ToChild::Attached => "Attached",
+        ToChild::NotAttached { .. } => "NotAttached",
     }
 }
 

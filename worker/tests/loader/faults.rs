@@ -30,6 +30,8 @@ fn message(told: Told, world: &World) -> ToChild {
         Told::History => ToChild::History(History::default()),
         Told::Keep => ToChild::Keep,
         Told::Vitals => ToChild::Vitals(Vitals::default()),
+        Told::Attached => ToChild::Attached,
+        Told::NotAttached => ToChild::NotAttached { reason: "no room".to_owned() },
     }
 }
 
@@ -53,7 +55,9 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
             | Told::InForce
             | Told::History
             | Told::Keep
-            | Told::Vitals,
+            | Told::Vitals
+            | Told::Attached
+            | Told::NotAttached,
             _,
         ) => None,
     }
@@ -165,7 +169,8 @@ fn a_supervisor_that_is_gone_when_a_loader_answers_changes_nothing() {
             | Said::Kept
             | Said::NotKept
             | Said::SnapshotUnusable
-            | Said::Overdue => {}
+            | Said::Overdue
+            | Said::Attach => {}
             // And this the closer's.
             Said::Closed => {}
         }

@@ -5,6 +5,7 @@ mod adopt;
 mod build;
 mod clear;
 mod faults;
+mod idle;
 mod kernel;
 mod killed;
 mod refuse;

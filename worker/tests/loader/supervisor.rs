@@ -101,7 +101,8 @@ pub fn start(world: &World, verb: &str, cgroup: &Path, services: u32, slots: u32
     start_on(world, verb, cgroup, world.bpffs(), services, slots)
 }
 
-/// Starts a loader that has not been greeted yet, on any bpffs.
+/// Starts a loader that has not been greeted yet, on any bpffs. It attaches every link, also what nothing
+/// needs yet.
 pub fn start_on(
     world: &World,
     verb: &str,
@@ -110,13 +111,34 @@ pub fn start_on(
     services: u32,
     slots: u32,
 ) -> Loader {
+    start_told(world, &[verb, "--arrivals"], (cgroup, bpffs), (services, slots))
+}
+
+/// Runs `load` with small maps to its end. It attaches only what is needed.
+pub fn load_idle(world: &World) -> Outcome {
+    let loader = start_idle(world);
+    loader.say(&hello(&world.instance));
+    loader.finish()
+}
+
+/// The same, and it has not been greeted yet.
+pub fn start_idle(world: &World) -> Loader {
+    start_told(world, &["load"], (&world.cgroup.path, world.bpffs()), (SERVICES, SLOTS))
+}
+
+fn start_told(
+    world: &World,
+    verb: &[&str],
+    (cgroup, bpffs): (&Path, &Path),
+    (services, slots): (u32, u32),
+) -> Loader {
     let (socket, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .expect("a socket pair");
     let silence = TimeVal::milliseconds(i64::try_from(SILENCE.as_millis()).expect("seconds"));
     setsockopt(&socket, sockopt::ReceiveTimeout, &silence).expect("a timeout");
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-worker"));
-    command.arg(verb).args(["--instance", &world.instance]);
+    command.args(verb).args(["--instance", &world.instance]);
     command.arg("--cgroup").arg(cgroup).arg("--bpffs").arg(bpffs);
     command.arg("--max-services").arg(services.to_string());
     command.arg("--max-slots").arg(slots.to_string());

@@ -42,6 +42,8 @@ fn message(told: Told, estate: &Estate) -> ToChild {
         Told::Leave => ToChild::Leave,
         Told::Accept => ToChild::Accept { index: 0 },
         Told::Vitals => ToChild::Vitals(Vitals { listens: true, ..Vitals::default() }),
+        Told::Attached => ToChild::Attached,
+        Told::NotAttached => ToChild::NotAttached { reason: "no room".to_owned() },
     }
 }
 
@@ -66,9 +68,12 @@ fn reach(told: Told, config: &Path, estate: &Estate) -> Worker {
             worker
         }
         Told::Grant | Told::Vitals => Worker::ready(config, estate, Occasion::Start).0,
-        Told::Query | Told::Release | Told::Leave | Told::Keep => {
-            Worker::granted(config, estate, 1)
-        }
+        Told::Query
+        | Told::Release
+        | Told::Leave
+        | Told::Keep
+        | Told::Attached
+        | Told::NotAttached => Worker::granted(config, estate, 1),
     }
 }
 
@@ -83,7 +88,13 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
             told => Ends(told.name()),
         },
         Fault::Twice => match told {
-            Told::InForce | Told::Query | Told::History | Told::Keep | Told::Vitals => GoesOn,
+            Told::InForce
+            | Told::Query
+            | Told::History
+            | Told::Keep
+            | Told::Vitals
+            | Told::Attached
+            | Told::NotAttached => GoesOn,
             told => Ends(told.name()),
         },
         Fault::DiesBefore | Fault::DiesAfter | Fault::Stops => Ends("governance stays"),
@@ -168,6 +179,11 @@ fn goes_on(told: Told, worker: &Worker, estate: &Estate) {
             worker.tell(&ToChild::Query { id: 7, body: vec![1] }, &[]);
             worker.hear_until(|said| Said::from(said) == Said::Answer);
         }
+        // Nobody has asked, so nothing is to be done.
+        Told::Attached | Told::NotAttached => {
+            worker.tell(&ToChild::Query { id: 7, body: vec![1] }, &[]);
+            worker.hear_until(|said| Said::from(said) == Said::Answer);
+        }
         Told::Release => drop(worker.hear_until(|said| Said::from(said) == Said::Released)),
         Told::Offer | Told::Leave | Told::Accept => {
             unreachable!("it does not go on after {told:?}")
@@ -236,6 +252,12 @@ fn heard(said: Said, config: &Path, estate: &Estate) -> Option<Worker> {
             worker.offer(estate);
             worker.hear_until(|heard| Said::from(heard) == said);
             worker
+        }
+        Said::Attach => {
+            let text = fs::read_to_string(config).unwrap();
+            let policy = "policies: [{ name: p, direction: inbound, action: deny, rules: [{}] }]\n";
+            crate::configuration::write(config, &(text + policy));
+            told(Worker::ready(config, estate, Occasion::Start).0, ToChild::Grant { epoch: 1 })
         }
         // It has a test with connections, in `tests/tests/e2e/drained.rs`; it changes nothing here.
         Said::Overdue => return None,

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, what is not there is a failure")]
 
 mod ahead;
+mod arrivals;
 mod configuration;
 mod confined;
 mod estate;

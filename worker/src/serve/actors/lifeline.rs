@@ -167,6 +167,10 @@ impl Link {
                 }
                 self.scrapes.do_send(scrapes::Told { vitals, listener });
             }
+            (Task::Attached, ToChild::NotAttached { reason }) => {
+                self.tables.do_send(Order::Attached(Err(reason)));
+            }
+            (Task::Attached, _) => self.tables.do_send(Order::Attached(Ok(()))),
             (Task::Answer, ToChild::Query { id, body }) => {
                 self.tables.do_send(Order::Answer(id, body));
             }

@@ -110,6 +110,8 @@ pub enum Order {
     Stop,
     /// Answer a query.
     Answer(u64, Vec<u8>),
+    /// What judges arriving connections is attached, or why it is not.
+    Attached(Result<(), String>),
 }
 
 /// Go on with what there is to do.
@@ -283,6 +285,9 @@ impl Tables {
     fn beat(&mut self, ctx: &mut Context<Self>) {
         self.beats = self.beats.wrapping_add(1);
         self.tell_if_at_leisure(ctx);
+        if self.session.ask_again() {
+            self.after(Ok(()), ctx);
+        }
         if !self.beats.is_multiple_of(BEATS_PER_LOOK_UP) {
             return;
         }
@@ -415,6 +420,10 @@ impl Handler<Order> for Tables {
             Order::Write { epoch, is_current } => self.session.grant(epoch, is_current),
             Order::Stop => self.session.release(),
             Order::Answer(id, query) => self.session.answer(id, &query, Instant::now()),
+            Order::Attached(outcome) => {
+                self.session.attached(outcome);
+                Ok(())
+            }
         };
         self.after(result, ctx);
     }

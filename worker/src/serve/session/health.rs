@@ -106,7 +106,10 @@ impl Session {
     }
 
     pub(super) const fn is_applying(&self) -> bool {
-        matches!(self.role, Role::Granted { work: Work::Applying { .. } | Work::Resting, .. })
+        matches!(
+            self.role,
+            Role::Granted { work: Work::Applying { .. } | Work::Attaching | Work::Resting, .. }
+        )
     }
 }
 

@@ -5,6 +5,7 @@
 //! in `work`, and in `small` if little changes; what concerns access policies is in `access`.
 
 mod access;
+mod arrivals;
 mod drains;
 mod enrolment;
 mod events;
@@ -23,6 +24,7 @@ use holdfast_protocol::handover::{ConfigReport, ConfigState, FromChild, Occasion
 use holdfast_protocol::wire;
 
 use self::access::NewPolicies;
+use self::arrivals::Arrivals;
 use self::enrolment::Enrolling;
 use self::fallback::Snapshot;
 use super::compile::{Compiled, Summary};
@@ -105,6 +107,8 @@ pub struct Session {
     /// Frontends in the maps, once they have been counted since the grant.
     frontends: Option<u64>,
     enrolling: Enrolling,
+    /// Whether what judges arriving connections is attached.
+    arrivals: Arrivals,
     /// What this worker has put in force since its grant.
     in_force: Option<Arc<Compiled>>,
     /// What is known of the endpoints that are checked.
@@ -145,6 +149,8 @@ enum Work {
     Assumed,
     /// What is on disk has not been looked at.
     Due,
+    /// What judges arriving connections has to be attached first.
+    Attaching,
     /// A plan is being carried out.
     Applying {
         compiled: Arc<Compiled>,
@@ -176,6 +182,7 @@ impl Default for Session {
             snapshot: Snapshot::default(),
             frontends: None,
             enrolling: Enrolling::default(),
+            arrivals: Arrivals::default(),
             in_force: None,
             health: Health::default(),
             drains: Drains::default(),
@@ -236,8 +243,14 @@ impl Session {
     pub fn load(&mut self, loaded: Loaded) -> Result<(), SessionError> {
         self.latest = Some(loaded);
         self.found = None;
+        self.arrivals.forgive();
         if let Role::Granted {
-            work: work @ (Work::Settled | Work::Assumed | Work::Resting | Work::Restoring),
+            work:
+                work @ (Work::Settled
+                | Work::Assumed
+                | Work::Attaching
+                | Work::Resting
+                | Work::Restoring),
             ..
         } = &mut self.role
         {
@@ -316,6 +329,7 @@ impl Session {
         self.origin = Origin::default();
         self.frontends = None;
         self.policies = None;
+        self.arrivals = Arrivals::default();
         self.forget_health();
         self.turn += 1;
         let maps = maps.grant()?;

@@ -39,6 +39,9 @@ impl Session {
     ///
     /// When the kernel refuses.
     pub(super) fn plan_small(&mut self, compiled: &Arc<Compiled>) -> Result<bool, SessionError> {
+        if !self.arrivals.suffice(compiled) {
+            return Ok(false);
+        }
         let Self { role: Role::Granted { maps, .. }, ledger: Some(ledger), .. } = self else {
             return Ok(false);
         };

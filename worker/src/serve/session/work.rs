@@ -112,12 +112,21 @@ impl Session {
         Ok(())
     }
 
-    /// Begins to put `compiled` in force, or to wait for the room; if there never will be room, why.
+    /// Begins to put `compiled` in force, or to wait for the room, or for what judges its arriving connections;
+    /// if there never will be room, why.
     pub(super) fn plan_for(
         &mut self,
         compiled: &Arc<Compiled>,
         observed: &Observed,
     ) -> Option<DoesNotFit> {
+        match self.prepare_arrivals(compiled) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.set_work(Work::Attaching);
+                return None;
+            }
+            Err(error) => return Some(error),
+        }
         let Role::Granted { maps, .. } = &self.role else { return None };
         let is_first = self.in_force.is_none();
         let (desired, version) = self.health.desired(compiled, observed, is_first);

@@ -78,6 +78,16 @@ pub enum DoesNotFit {
     /// More policies than the estate holds.
     #[error(transparent)]
     Policies(#[from] TooLarge),
+    /// What judges arriving connections is not attached.
+    #[error(
+        "the configuration has policies for arriving connections, and the program that judges them is \
+         not attached to the governed cgroup: {reason}. It is tried again every ten seconds and with \
+         every save; put that right, or remove the policies with `direction: inbound`"
+    )]
+    NotAttached {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl DoesNotFit {

@@ -312,7 +312,8 @@ fn a_worker_short_of_descriptors_changes_nothing_whatever_the_shortage() {
     let offer = wire::encode(&message(Told::Offer, &estate)).unwrap();
     let beside: Vec<_> = estate.descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
     let (mut lost, mut ready) = (0, 0);
-    for limit in 4..32 {
+    // Up to more than it needs by itself: tests beside this one have descriptors open that it may inherit.
+    for limit in 4..48 {
         let mut worker = Worker::spawn_after(&path, &["--user", "nobody"], move || {
             Ok(setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?)
         });

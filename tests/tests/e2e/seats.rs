@@ -62,10 +62,7 @@ fn sharing_a_place_with(socket: &UdpSocket) -> io::Result<UdpSocket> {
 }
 
 /// A new socket that has the place of the one with the number `first`.
-pub fn sharing_the_place<S: AsRawFd>(
-    first: u64,
-    make: impl Fn() -> io::Result<S>,
-) -> io::Result<S> {
+fn sharing_the_place<S: AsRawFd>(first: u64, make: impl Fn() -> io::Result<S>) -> io::Result<S> {
     let place = |cookie| cookie % u64::from(limit::SOCKETS);
     let wanted = place(first);
     for _ in 0..TRIES {

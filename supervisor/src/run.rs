@@ -28,7 +28,7 @@ use crate::loader;
 use crate::lock::{Lock, Locks};
 use crate::settings::Settings;
 use crate::succession::{self, Carried, Image, Inheritance, LeftWorker};
-use crate::{capabilities, oom, preflight, process, reactor, record, scrapes, uninstall};
+use crate::{capabilities, memory, oom, preflight, process, reactor, record, scrapes, uninstall};
 
 /// What the actors live on.
 struct Provisions {
@@ -211,6 +211,8 @@ fn live(image: Image, provisions: Provisions) -> Result<Farewell, Failure> {
         scrapes,
         departure: Rc::clone(&departure),
     };
+    // Most of what has run until now never runs again: the command line, checks, and hearing a loader.
+    memory::give_back();
     let system = System::new();
     system
         .block_on(async {

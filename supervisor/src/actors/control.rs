@@ -19,8 +19,8 @@ use super::gate::{Busy, Connected, Gate};
 use super::keeper::Keeper;
 use crate::access::{self, ControlGroup, Level, Peer};
 use crate::channel::{Channel, ChannelError};
-use crate::reactor;
 use crate::timeline::micros;
+use crate::{memory, reactor};
 
 /// Most connections at a time. People have one or two; a monitoring agent one more.
 const MAX_SESSIONS: usize = 16;
@@ -208,6 +208,9 @@ async fn converse(
         if let Response::Reloaded { total_us, .. } = &mut response {
             *total_us = micros(asked.elapsed());
         }
+        // What finding an answer takes is not used until the next question. Before it is sent: who has heard it may
+        // look at this process's memory.
+        memory::give_back();
         if !matches!(timeout(PATIENCE, send(&channel, &response)).await, Ok(Ok(()))) {
             return;
         }

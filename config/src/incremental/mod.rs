@@ -69,7 +69,7 @@ impl Incremental {
     }
 
     /// The configuration that `sources` say, if no more than `most` bytes of them have to be parsed for
-    /// it. The next text is compared with this one then.
+    /// it: the very one before, if no text has changed. The next text is compared with this one then.
     pub fn follow(&mut self, sources: &Arc<Sources>, most: usize) -> Option<Arc<Config>> {
         self.former.as_mut()?.follow(sources, most)
     }
@@ -102,6 +102,9 @@ impl Former {
     /// changed.
     fn follow(&mut self, sources: &Arc<Sources>, most: usize) -> Option<Arc<Config>> {
         let patches = self.patches(sources, most)?;
+        if patches.is_empty() {
+            return Some(Arc::clone(&self.config));
+        }
         let replaced: Vec<Range<usize>> = patches
             .iter()
             .map(|(first, patch)| first + patch.items.start..first + patch.items.end)

@@ -73,11 +73,16 @@ impl Compilation {
 
     /// Does what can be done for `sources` before their digest is known, if that is little: it may cost
     /// this process its life, and nobody knows of them yet. A successor parses all of them, which the
-    /// supervisor is told of. What they come to has no digest then.
+    /// supervisor is told of. What they come to has no digest then. Of a text that has not changed no digest
+    /// need follow, so there is nothing to do.
     pub fn prepare(&mut self, sources: &Arc<Sources>) -> Option<Arc<Compiled>> {
-        let config = self.texts.follow(sources, LITTLE);
-        self.prepared = config.map(|config| self.resume(Arc::clone(sources), config));
-        self.prepared.as_ref().map(|prepared| Arc::clone(&prepared.compiled))
+        self.prepared = None;
+        let config = self.texts.follow(sources, LITTLE)?;
+        if self.former.as_ref().is_some_and(|former| Arc::ptr_eq(&former.config, &config)) {
+            return None;
+        }
+        let prepared = self.prepared.insert(self.resume(Arc::clone(sources), config));
+        Some(Arc::clone(&prepared.compiled))
     }
 
     /// The configuration that `sources`, whose digest is `digest`, say. Whatever it has in common with

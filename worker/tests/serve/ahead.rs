@@ -86,6 +86,15 @@ fn what_has_no_digest_yet_is_in_force_and_not_reported() {
     assert_eq!(estate.published(), heads, "it is not written again");
 }
 
+/// Nobody would ever say the digest of what is in force: a text that has none of its own is not passed on.
+#[test]
+fn a_text_that_is_saved_again_is_not_put_in_force_without_its_digest() {
+    let mut compilation = Compilation::default();
+    compilation.compile(&sources(1001), "first".to_owned()).unwrap();
+    assert!(compilation.prepare(&sources(1001)).is_none());
+    assert!(compilation.prepare(&sources(1002)).is_some());
+}
+
 #[test]
 fn what_is_not_certain_waits_for_its_digest() {
     let estate = Estate::new(16, 64);

@@ -78,6 +78,12 @@ impl Shape {
             Self::Link { .. } => Kind::Link,
         }
     }
+
+    /// Whether it is that of a link which is attached nowhere.
+    #[must_use]
+    pub const fn is_detached(&self) -> bool {
+        matches!(self, Self::Link { cgroup_id: 0, .. })
+    }
 }
 
 impl std::fmt::Display for Kind {

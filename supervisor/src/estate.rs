@@ -195,14 +195,14 @@ impl Estate {
     pub fn arrivals_attached(&self) -> Option<bool> {
         let (_, link) = self.find(Kind::Link, program::INGRESS)?;
         let found = describe(Kind::Link, link);
-        Some(matches!(found, Ok((_, Shape::Link { cgroup_id, .. })) if cgroup_id != 0))
+        Some(found.is_ok_and(|(_, shape)| !shape.is_detached()))
     }
 
     /// Whether it was when the estate was handed over.
     #[must_use]
     pub fn arrivals_were_attached(&self) -> bool {
         let link = self.find(Kind::Link, program::INGRESS);
-        matches!(link, Some((Entry { shape: Shape::Link { cgroup_id, .. }, .. }, _)) if *cgroup_id != 0)
+        link.is_some_and(|(entry, _)| !entry.shape.is_detached())
     }
 
     /// Whether the policies in force judge arriving connections. If the maps do not say, it is as if they did:
@@ -236,7 +236,7 @@ impl Estate {
         let status = |(entry, descriptor): (&Entry, BorrowedFd<'_>)| {
             let pin = pin::path(bpffs, instance, Kind::Link, &entry.name);
             let mut status = link_status(entry, descriptor, &pin, (governed, cgroup));
-            if is_detached(&entry.shape) && status.cgroup == GONE && !self.judges_arrivals() {
+            if entry.shape.is_detached() && status.cgroup == GONE && !self.judges_arrivals() {
                 LinkStatus::NOT_NEEDED.clone_into(&mut status.cgroup);
                 status.ok =
                     (status.link_id, status.prog_id) == (entry.id, program_id(&entry.shape));
@@ -256,11 +256,6 @@ impl Estate {
             .filter(move |(entry, _)| entry.shape.kind() == kind)
             .map(|(entry, descriptor)| (entry, descriptor.as_fd()))
     }
-}
-
-/// Whether a link of this shape is attached nowhere.
-const fn is_detached(shape: &Shape) -> bool {
-    matches!(shape, Shape::Link { cgroup_id: 0, .. })
 }
 
 /// The program of a link; 0 of anything else.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::keeper::Keeper;
 use crate::channel::{Channel, ChannelError};
 use crate::drift::repin::repin;
-use crate::drift::{Drift, Remedy, audit};
+use crate::drift::{Remedy, audit};
 use crate::estate::Estate;
 use crate::loader::{self, Arrival, LoaderError, Progress};
 use crate::lock::Lock;
@@ -59,10 +59,9 @@ impl Keeper {
         let news = self.drift.note(found, tried, now);
         for drift in &news.appeared {
             match drift.remedy() {
-                Remedy::LeaveAlone => tracing::info!("{drift}"),
-                _ if matches!(drift, Drift::Unattached(_)) => tracing::info!("{drift}"),
+                _ if !drift.is_fault() => tracing::info!("{drift}"),
                 Remedy::Nobody => tracing::error!("drift that cannot be repaired here: {drift}"),
-                Remedy::Pin | Remedy::Load => tracing::warn!("drift: {drift}"),
+                _ => tracing::warn!("drift: {drift}"),
             }
         }
         for drift in &news.repaired {

@@ -116,6 +116,12 @@ pub enum Remedy {
 }
 
 impl Drift {
+    /// Whether anything is amiss. What is needed only now was not broken, and what others do is left alone.
+    #[must_use]
+    pub const fn is_fault(&self) -> bool {
+        !matches!(self, Self::Unattached(_) | Self::Foreign { .. })
+    }
+
     /// Who can mend it.
     #[must_use]
     pub const fn remedy(&self) -> Remedy {
@@ -225,7 +231,7 @@ fn audit_link(entry: &Entry, (id, found): (u32, &Shape), observed: &Observed) ->
     // Who made the cgroup anew made another one: the path counts, not what it was once.
     let wanted =
         Shape::Link { attach_type: *attach_type, program_id: *program_id, cgroup_id: governed };
-    if matches!(entry.shape, Shape::Link { cgroup_id: 0, .. }) {
+    if entry.shape.is_detached() {
         return audit_idle(entry, (id, found), observed);
     }
     if *cgroup_id == 0 {

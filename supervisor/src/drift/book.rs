@@ -60,9 +60,8 @@ impl Book {
         let appeared = self.open.iter().filter(|drift| !former.contains(drift)).cloned().collect();
         let vanished = former.into_iter().filter(|drift| !self.open.contains(drift));
         let (repaired, gone): (Vec<_>, Vec<_>) = vanished.partition(|drift| {
-            // What was attached because it is needed by now was not broken.
-            let is_fault = !matches!(drift, Drift::Unattached(_));
-            is_check.is_some() && is_fault && matches!(drift.remedy(), Remedy::Pin | Remedy::Load)
+            let is_ours = matches!(drift.remedy(), Remedy::Pin | Remedy::Load);
+            is_check.is_some() && drift.is_fault() && is_ours
         });
         if let Some(last) = repaired.last() {
             self.repairs += u64::try_from(repaired.len()).expect("a few");

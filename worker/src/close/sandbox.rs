@@ -11,7 +11,9 @@ use seccompiler::{
     SeccompRule as Rule,
 };
 
-use crate::serve::sandbox::allowed::{MEMORY, Rules, WRITING, all, lacks, nothing, number, when};
+use crate::serve::sandbox::allowed::{
+    ENDING, MEMORY, Rules, WRITING, all, lacks, nothing, number, when,
+};
 use crate::serve::sandbox::calls::{self, CallsError};
 
 /// Waiting for the supervisor; time where the kernel does not map a clock; seeds of hash maps; an allocator's lock.
@@ -34,19 +36,9 @@ const LOOKING: &[libc::c_long] = &[
     libc::SYS_close,
 ];
 
-/// Last words on the standard error, and ending, by the way and by an abort, whose signal is in [`rules`].
-const ENDING: &[libc::c_long] = &[
-    libc::SYS_write,
-    libc::SYS_writev,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_getpid,
-    libc::SYS_gettid,
-];
+/// Last words on the standard error, and who it is that an abort signals.
+const LAST_WORDS: &[libc::c_long] =
+    &[libc::SYS_write, libc::SYS_writev, libc::SYS_getpid, libc::SYS_gettid];
 
 /// `enum bpf_cmd`: what the kernel says about the maps that were handed over, and their elements. Nothing is written
 /// but through a mapping.
@@ -68,7 +60,7 @@ pub fn confine(lifeline: RawFd, namespaces: RawFd) -> Result<(), CallsError> {
 }
 
 fn rules(own: u32, lifeline: RawFd, namespaces: RawFd) -> Result<Rules, BackendError> {
-    let always = [WAITING, LOOKING, MEMORY, ENDING].concat();
+    let always = [WAITING, LOOKING, MEMORY, LAST_WORDS, ENDING].concat();
     let mut rules: Rules = always.into_iter().map(|call| (call, Vec::new())).collect();
     let mut limit = |call, either: Vec<Rule>| drop(rules.insert(call, either));
     // Directories, and no file's content.

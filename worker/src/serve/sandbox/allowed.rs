@@ -71,7 +71,7 @@ const FACTS: &[libc::c_long] = &[
 
 /// Ending, by the way and by an abort, whose signal is in [`rules`]; the signal stack of a thread
 /// that ends; handlers, which the standard library resets when the process has run out of stack.
-const ENDING: &[libc::c_long] = &[
+pub(crate) const ENDING: &[libc::c_long] = &[
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_rt_sigaction,

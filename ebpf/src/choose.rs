@@ -104,6 +104,7 @@ mod tests {
                     (0..rows - 1).map(|index| other_row(first, rows, drawn(index))).collect();
                 let wanted: Vec<u32> = (0..rows).filter(|row| *row != first).collect();
                 assert_eq!(others, wanted);
+                assert_eq!(Some(&other_row(first, rows, u32::MAX)), wanted.last());
             }
         }
     }

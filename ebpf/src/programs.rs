@@ -77,19 +77,18 @@ fn connect(socket: &SockAddr) -> i32 {
         return PROCEED;
     };
     let caller = socket.caller();
-    let cookie = caller.cookie();
-    let owner = Owner::of(cookie, caller.socket().cast(), protocol.into());
+    let owner = Owner::of(caller.cookie(), caller.socket().cast(), protocol.into());
     let found = Cell::new(ptr::null());
     // What is known of the socket is loaded first: it may be in no cache, and what is done meanwhile
     // costs nothing beside it.
     if !seats::is_known(owner)
         && asks_nothing(caller)
-        && goes_plainly(socket, protocol, cookie, owner, &found)
+        && goes_plainly(socket, protocol, owner, &found)
     {
         return PROCEED;
     }
     if !is_enrolled(caller) {
-        forget(caller, cookie, owner);
+        forget(caller, owner);
         return PROCEED;
     }
     let mut inquiry = Inquiry::new(socket.key(protocol), socket.reach());
@@ -97,7 +96,7 @@ fn connect(socket: &SockAddr) -> i32 {
     permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
         let judged = inquiry.decision.endpoint;
-        hf_admit(caller.context(), &raw mut inquiry, cookie);
+        hf_admit(caller.context(), &raw mut inquiry, owner.cookie);
         if inquiry.decision.verdict == Verdict::Sent && inquiry.decision.endpoint != judged {
             // It gave way to another one, which no policy has been asked about.
             permit(caller, &mut inquiry);
@@ -107,14 +106,14 @@ fn connect(socket: &SockAddr) -> i32 {
         }
     }
     if inquiry.decision.verdict == Verdict::Sent {
-        hf_remember(caller.context(), &raw mut inquiry, cookie);
+        hf_remember(caller.context(), &raw mut inquiry, owner.cookie);
     }
     tell_failure(caller, &inquiry);
     let decision = &inquiry.decision;
     tally(decision, 1);
     match decision.verdict {
         Verdict::Untouched => {
-            forget(caller, cookie, owner);
+            forget(caller, owner);
             PROCEED
         }
         Verdict::Sent => {
@@ -130,9 +129,9 @@ fn connect(socket: &SockAddr) -> i32 {
 
 /// What was remembered of a socket that connects again is of its former peer.
 #[inline(always)]
-pub fn forget(caller: Caller, cookie: u64, owner: Owner) {
+pub fn forget(caller: Caller, owner: Owner) {
     if seats::may_be_remembered(owner) {
-        hf_forget(caller.context(), cookie);
+        hf_forget(caller.context(), owner.cookie);
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is remembered of sockets.
 //!
 //! Each socket has an element of an array: to find it takes no hash, and to take it no memory. Which one a TCP
-//! socket has follows from where it lies in memory, and of any other socket from its cookie ([`Owner`]). A socket whose element another one has gets storage of its own from the kernel. An element that
-//! is not given back, because nobody was attached when its socket was closed, costs others just
-//! that. An element remembers that this has happened ([`SocketState::crowded`]), so that storage is looked for
+//! socket has follows from where it lies in memory, and of any other socket from its cookie ([`Owner`]). A socket
+//! whose element another one has gets storage of its own from the kernel. An element that is not given back,
+//! because nobody was attached when its socket was closed, costs others just that. An element remembers that this has happened ([`SocketState::crowded`]), so that storage is looked for
 //! only where there can be any: nearly always a socket has none, and each call of a helper costs a
 //! connection more than all that is read of its element.
 
@@ -38,7 +38,8 @@ const SOCKET_SHIFT: u32 = 11;
 /// sockets that were made one after the other have elements side by side.
 #[derive(Clone, Copy)]
 pub struct Owner {
-    cookie: u64,
+    /// The kernel's number for it.
+    pub cookie: u64,
     index: u32,
 }
 
@@ -110,7 +111,8 @@ pub fn take(owner: Owner) -> *mut SocketState {
     }
 }
 
-/// Room for what is to be remembered of a socket, which is the socket's from now on; null if the kernel has none. What was remembered before stays there.
+/// Room for what is to be remembered of a socket, which is the socket's from now on; null if the kernel has
+/// none. What was remembered before stays there.
 ///
 /// # Safety
 ///

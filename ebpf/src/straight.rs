@@ -28,7 +28,6 @@ pub fn asks_nothing(caller: Caller) -> bool {
 pub fn goes_plainly(
     socket: &SockAddr,
     protocol: u8,
-    cookie: u64,
     owner: Owner,
     found: &Cell<*const FrontendWords>,
 ) -> bool {
@@ -42,7 +41,7 @@ pub fn goes_plainly(
         return false;
     }
     if plain.way == Way::Untouched {
-        forget(caller, cookie, owner);
+        forget(caller, owner);
         return true;
     }
     let stored = seats::take(owner);
@@ -50,7 +49,7 @@ pub fn goes_plainly(
         return false;
     }
     // SAFETY: not null, so it is this socket's, and says nothing of it yet.
-    unsafe { remember(stored, &key, &plain, cookie) };
+    unsafe { remember(stored, &key, &plain, owner.cookie) };
     if let Some(counters) = maps::counters(plain.service) {
         // SAFETY: looked up in this run; the pointer is to a field of it.
         unsafe { maps::add(&raw mut (*counters).connections, 1) };
@@ -59,7 +58,8 @@ pub fn goes_plainly(
     true
 }
 
-/// Writes to `stored` where the socket with this cookie goes, and counts a datagram socket as connected.
+/// Writes to `stored` where the socket with this cookie goes, and counts a datagram socket as connected. What
+/// `hf_remember` writes, but in a frame of `connect` that has no byte left for a function that both would call.
 ///
 /// # Safety
 ///

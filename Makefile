@@ -47,8 +47,10 @@ test: build image ## build and pass every test (root: real eBPF, namespaces and 
 
 check: setup ## formatting, lints, and that the kernel object belongs to its source
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path ebpf/Cargo.toml --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --manifest-path ebpf/Cargo.toml --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 	ebpf/check.sh
 

@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn over_ipv6(first: u8, extensions: &[u8], payload: &[u8]) -> Bytes {
-        let mut header = vec![0; 40];
+        let mut header = [0; 40];
         (header[6], header[23], header[39]) = (first, 1, 2);
         Bytes([&header[..], extensions, payload].concat())
     }

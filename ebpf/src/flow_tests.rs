@@ -334,7 +334,7 @@ fn a_flow_to_an_endpoint_itself_counts_once_and_is_answered_as_itself() {
     let remembered = Remembered::default();
     let key = direct_key(2);
     assert_eq!(what(&send_to(&race, &remembered, &key)), (Some(2), true, true, true));
-    assert_eq!((&remembered).asked_as(&peer(2)), peer(2));
+    assert_eq!(remembered.asked_as(&peer(2)), peer(2));
     assert_eq!(what(&send_to(&race, &remembered, &key)), (Some(2), false, false, false));
     // Another row of a new table is not another endpoint.
     {
@@ -355,5 +355,5 @@ fn who_asks_for_an_endpoint_gets_it_though_a_service_leads_there_too() {
     let remembered = established(&race);
     let direct = send_to(&race, &remembered, &direct_key(1));
     assert_eq!((what(&direct), direct.decision.retries), ((Some(1), true, true, true), 0));
-    assert_eq!((&remembered).asked_as(&peer(1)), peer(1), "it sent there last");
+    assert_eq!(remembered.asked_as(&peer(1)), peer(1), "it sent there last");
 }

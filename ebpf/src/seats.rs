@@ -3,9 +3,10 @@
 //! Each socket has an element of an array: to find it takes no hash, and to take it no memory. Which one a TCP
 //! socket has follows from where it lies in memory, and of any other socket from its cookie ([`Owner`]). A socket
 //! whose element another one has gets storage of its own from the kernel. An element that is not given back,
-//! because nobody was attached when its socket was closed, costs others just that. An element remembers that this has happened ([`SocketState::crowded`]), so that storage is looked for
-//! only where there can be any: nearly always a socket has none, and each call of a helper costs a
-//! connection more than all that is read of its element.
+//! because nobody was attached when its socket was closed, costs others just that. An element remembers
+//! that this has happened ([`SocketState::crowded`]), so that storage is looked for only where there can be
+//! any: nearly always a socket has none, and each call of a helper costs a connection more than all that is
+//! read of its element.
 
 use core::arch::asm;
 use core::ffi::c_void;

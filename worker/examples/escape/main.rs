@@ -1,8 +1,9 @@
 //! Tries one way out of a worker, behind some of its fences, for `tests/escape`.
 //!
 //! `escape FENCES CONFIG ATTEMPT WHERE`: FENCES are any of `user`, `files`, `calls` and `unchecked` (what
-//! a worker adds that has nobody to check), joined by commas, or `closer` (what confines the closer), or `none`; CONFIG is what may be read. Ends with status 0 when the attempt got
-//! somewhere, and with 1 and the error's number on standard output when it did not.
+//! a worker adds that has nobody to check), joined by commas, or `closer` (what confines the closer), or
+//! `none`; CONFIG is what may be read. Ends with status 0 when the attempt got somewhere, and with 1 and the
+//! error's number on standard output when it did not.
 //!
 //! `escape victim`: becomes `nobody`, says so, and lives until its standard input ends.
 

@@ -9,8 +9,8 @@
 /// endpoints, and for what changes with it. Fresh memory takes the kernel as long as all of the rest of a save.
 const SPARE: usize = 6 * 1024 * 1024;
 
-/// Gives back to the kernel what is not in use, but for some spare room. Takes a millisecond or so: not for a thread that
-/// others wait for.
+/// Gives back to the kernel what is not in use, but for some spare room. Takes a millisecond or so: not for a
+/// thread that others wait for.
 pub fn give_back() {
     // Other C libraries keep less, and have no such call.
     #[cfg(target_env = "gnu")]

@@ -10,11 +10,9 @@ use holdfast_protocol::kernel::{
 };
 
 use super::*;
-use crate::decide::tests::{
-    KEY, Memory, OTHER, Race, SERVICE, Step, endpoint_slot, frontend, header, peer,
-};
 use crate::decide::{Decision, EAGAIN, Inquiry, Verdict, decide};
 use crate::limit::{bounds, settle};
+use crate::race::{KEY, Memory, OTHER, Race, SERVICE, Step, endpoint_slot, frontend, header, peer};
 use crate::socket::Reach;
 use crate::words;
 

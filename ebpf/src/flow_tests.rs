@@ -8,11 +8,11 @@ use std::vec::Vec;
 use holdfast_protocol::kernel::{Frontend, HeadWord, policy};
 
 use super::*;
-use crate::decide::tests::{
-    KEY, Memory, OTHER, OTHER_KEY, Race, SERVICE, Step, endpoint_slot, frontend, header, peer,
-};
 use crate::decide::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, Look, Looks, decide, look};
 use crate::direct::tests::key as direct_key;
+use crate::race::{
+    KEY, Memory, OTHER, OTHER_KEY, Race, SERVICE, Step, endpoint_slot, frontend, header, peer,
+};
 use crate::socket::Reach;
 
 const SOCKET: u64 = 4711;

@@ -21,6 +21,7 @@
 //! - [`limit`], [`rate`]: bounds on what is open and pending, and on what begins in a second.
 //! - [`words`]: the shared structs as the 64-bit words the programs read them by.
 //! - [`socket`]: which sockets are governed, and which peer a client is told.
+//! - `race`: for tests of all that, maps that a writer changes between any two reads.
 //!
 //! The programs themselves (`main.rs`, `maps.rs`, `sock_addr.rs`, `counting.rs`) are compiled for the BPF target
 //! only; they fetch and store, and decide nothing.
@@ -43,6 +44,8 @@ pub mod lifecycle;
 pub mod limit;
 pub mod plain;
 pub mod policy;
+#[cfg(test)]
+mod race;
 pub mod rate;
 pub mod socket;
 mod table;

@@ -107,7 +107,8 @@ mod tests {
     use holdfast_protocol::kernel::{HeadWord, feature};
 
     use super::*;
-    use crate::decide::tests::{OTHER, Race, SERVICE, Step, endpoint_slot, found_plainly, header};
+    use crate::decide::tests::found_plainly;
+    use crate::race::{OTHER, Race, SERVICE, Step, endpoint_slot, header};
 
     /// Where the plain way leads in maps that `change` has prepared.
     fn found(change: Step) -> Option<(Option<u8>, u32)> {

@@ -14,7 +14,9 @@ use holdfast_protocol::handover::{ConfigState, FromChild, History, MAX_TEXT_BYTE
 use holdfast_protocol::wire;
 
 use super::lifeline::{Link, Say};
+use super::source::Read;
 use super::tables::{Ahead, Found, Loading, Restored, Tables};
+use crate::serve::Configuration;
 use crate::serve::compilation::{Compilation, Outcome};
 use crate::serve::compile::{Compiled, compile_sources};
 use crate::serve::session::{Loaded, Unusable};
@@ -39,9 +41,9 @@ pub struct Compiler {
 /// What is on disk and its digest, or why it cannot be read.
 pub struct Text(pub Result<(String, Arc<Sources>), String>);
 
-/// What is on disk. Its digest follows, unless it is what was there before. Answered when what little has
-/// changed is on its way, or is not to be.
-pub struct Fresh(pub Arc<Sources>);
+/// Read what is on disk. Its digest follows, unless it is what was there before. Answered when what little has
+/// changed is in force, or is not to be.
+pub struct Fresh(pub Arc<Configuration>);
 
 /// What became of earlier configurations.
 pub struct Past {
@@ -62,7 +64,7 @@ impl Message for Text {
 }
 
 impl Message for Fresh {
-    type Result = ();
+    type Result = Option<Read>;
 }
 
 impl Message for Past {
@@ -180,30 +182,38 @@ impl Handler<Text> for Compiler {
 }
 
 impl Handler<Fresh> for Compiler {
-    type Result = ResponseActFuture<Self, ()>;
+    type Result = ResponseActFuture<Self, Option<Read>>;
 
-    /// What little has changed is compiled, and put in force.
-    fn handle(&mut self, Fresh(sources): Fresh, _: &mut Self::Context) -> Self::Result {
+    /// What little has changed is compiled where it is read, because each change of the thread takes time that
+    /// nobody bounds, and put in force.
+    fn handle(&mut self, Fresh(configuration): Fresh, _: &mut Self::Context) -> Self::Result {
         // Without its digest nobody knows whether it is one of those that are set aside.
         let may_be_tried = self.past.as_ref().is_some_and(|past| past.history.set_aside.is_empty());
         if self.busy || self.preparing || !may_be_tried || !self.compilation.is_following() {
-            return Box::pin(std::future::ready(()).into_actor(self));
+            let reading = tokio::task::spawn_blocking(move || Read::of(&configuration));
+            return Box::pin(async { reading.await.ok() }.into_actor(self));
         }
         self.preparing = true;
         let mut compilation = std::mem::take(&mut self.compilation);
         let preparing = tokio::task::spawn_blocking(move || {
-            let prepared = compilation.prepare(&sources);
-            (compilation, prepared)
+            let read = Read::of(&configuration);
+            let prepared = read.text.as_ref().ok().and_then(|text| compilation.prepare(text));
+            (compilation, prepared, Some(read))
         });
-        Box::pin(preparing.into_actor(self).map(|prepared, actor, ctx| {
+        Box::pin(preparing.into_actor(self).then(|prepared, actor, ctx| {
             actor.preparing = false;
             // A compilation that is lost is made anew from the whole text.
-            let (compilation, prepared) = prepared.unwrap_or_default();
+            let (compilation, prepared, read) = prepared.unwrap_or_default();
             actor.compilation = compilation;
-            if let Some(compiled) = prepared {
-                actor.tables.do_send(Ahead(compiled));
-            }
             actor.go_on(ctx);
+            let tables = actor.tables.clone();
+            let ahead = async move {
+                if let Some(compiled) = prepared {
+                    let _gone = tables.send(Ahead(compiled)).await;
+                }
+                read
+            };
+            ahead.into_actor(actor)
         }))
     }
 }

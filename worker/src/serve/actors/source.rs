@@ -50,9 +50,10 @@ impl Message for Granted {
 }
 
 /// What was found on disk.
-struct Read {
+pub struct Read {
     signature: Signature,
-    text: Result<Arc<Sources>, String>,
+    /// The text, or why it cannot be read.
+    pub text: Result<Arc<Sources>, String>,
     /// Whether it failed because this process confined itself to where the configuration was.
     outside: bool,
 }
@@ -142,25 +143,14 @@ impl Source {
         // Nothing can have changed little when nothing was read before.
         let is_first = self.passed.is_none();
         let reading = async move {
-            let read = move || {
-                let read = Read::of(&configuration);
-                let digest = is_first.then(|| read.digest());
-                (read, digest)
-            };
-            let (read, digest) = tokio::task::spawn_blocking(read).await.ok()?;
-            if let Some(digest) = digest {
-                return Some((read, digest));
+            if is_first {
+                let both = move || Read::of(&configuration).with_digest();
+                return tokio::task::spawn_blocking(both).await.ok();
             }
-            if let Ok(text) = &read.text {
-                // What little has changed comes first. Whoever computed the digest meanwhile would take the
-                // processor of whoever else there is.
-                let _gone = compiler.send(Fresh(Arc::clone(text))).await;
-            }
-            let digest = move || {
-                let digest = read.digest();
-                (read, digest)
-            };
-            tokio::task::spawn_blocking(digest).await.ok()
+            // What little has changed is in force when this is answered. Whoever computed the digest meanwhile
+            // would take the processor of whoever puts it there.
+            let read = compiler.send(Fresh(configuration)).await.ok()??;
+            tokio::task::spawn_blocking(|| read.with_digest()).await.ok()
         };
         ctx.spawn(reading.into_actor(self).map(|reading, actor, ctx| {
             actor.reading = false;
@@ -189,7 +179,8 @@ impl Source {
 }
 
 impl Read {
-    fn of(Configuration { path, reader, readable }: &Configuration) -> Self {
+    /// Reads the configuration.
+    pub fn of(Configuration { path, reader, readable }: &Configuration) -> Self {
         // The signature first: a change between the two shows as another one later.
         let signature = signature(path);
         let text = reading::text(path, reader).map(Arc::new);
@@ -197,9 +188,10 @@ impl Read {
         Self { signature, text, outside }
     }
 
-    /// The digest of the text, if there is one.
-    fn digest(&self) -> String {
-        self.text.as_ref().map(|text| text.digest()).unwrap_or_default()
+    /// The same, and the digest of the text, if there is one.
+    fn with_digest(self) -> (Self, String) {
+        let digest = self.text.as_ref().map(|text| text.digest()).unwrap_or_default();
+        (self, digest)
     }
 }
 

@@ -20,7 +20,7 @@
 //! policies say, `access_log` both, and `enrolment` what stands beside the services, `once` for all files; `check` compares
 //! services with each other; `report` and `diagnostic` keep what is wrong.
 //! [`snapshot`] makes one file of [`Sources`] and back.
-//! [`Incremental`] parses a save after another one.
+//! [`Incremental`] parses a save after another one, and a [`List`] shares with the next one what stays.
 //! [`limit`] has every bound, [`model`](Config) what comes out.
 //!
 //! **Architecture Invariant:** only `read` touches the system. Everything else is a pure function
@@ -40,6 +40,7 @@ mod health_check;
 mod incremental;
 pub mod limit;
 mod limits;
+mod list;
 mod locality;
 mod model;
 mod once;
@@ -58,6 +59,7 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use drain::Drain;
 pub use health_check::{HealthCheck, Http, Probe, WhenAllUnhealthy};
 pub use incremental::{Incremental, Parsed};
+pub use list::List;
 pub use locality::{Locality, LocalityMode, MAX_PRIORITY, Place};
 pub use model::{
     Alias, ClientRate, Config, Endpoint, Enrolment, Limits, NoEndpoint, Policy, Port, Protocol,

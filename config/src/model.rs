@@ -11,6 +11,7 @@ use crate::access_log::{AccessLog, LogEntries};
 use crate::balancing::{Balancing, ClientBy};
 use crate::drain::Drain;
 use crate::health_check::HealthCheck;
+use crate::list::List;
 use crate::locality::{Locality, Place};
 use crate::outlier::OutlierEjection;
 use crate::policy::Access;
@@ -21,7 +22,7 @@ pub struct Config {
     /// Where the node is, if that is said.
     pub node: Option<Locality>,
     /// In the order of the files, and within a file in its own. Names are unique.
-    pub services: Vec<Arc<Service>>,
+    pub services: List<Arc<Service>>,
     /// Which sockets are governed; all of them without it.
     pub enrolment: Option<Enrolment>,
     /// The access log, if there is one.

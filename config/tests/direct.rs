@@ -22,7 +22,7 @@ fn headless(more: &str) -> String {
 
 #[test]
 fn a_service_says_that_its_endpoints_are_asked_for_themselves() {
-    let web = |text: &str| parse_text(text).unwrap().services.remove(0);
+    let web = |text: &str| parse_text(text).unwrap().services[0].clone();
     let listed = "endpoints: [{ address: 127.0.0.1 }, { address: 127.0.0.2, port: 81, weight: 0 }]";
     let both = web(&direct(listed));
     assert!(both.is_direct && !both.is_headless());

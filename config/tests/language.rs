@@ -83,7 +83,7 @@ fn check_address(address: &str, expected: &[&str]) {
 #[test]
 fn a_valid_file_says_what_it_says() {
     let config = parse_text(VALID).unwrap();
-    let [web, dns] = &config.services[..] else { panic!("two services: {config:?}") };
+    let [web, dns] = &config.services.to_vec()[..] else { panic!("two services: {config:?}") };
     assert_eq!(web.name, "web");
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
     assert_eq!(web.addresses, [address("127.96.0.10"), address("fd96::10")]);

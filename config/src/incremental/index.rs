@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::limit::{MAX_ENDPOINTS, MAX_FRONTENDS, MAX_SERVICES};
+use crate::list::List;
 use crate::model::{Protocol, Service};
 
 /// Most new addresses that all endpoints are compared with: looking at each endpoint costs the more,
@@ -38,7 +39,7 @@ struct Keys {
 
 impl Index {
     /// That of `services`; `None` when two different keys have the same hash.
-    pub(super) fn of(services: &[Arc<Service>]) -> Option<Self> {
+    pub(super) fn of(services: &List<Arc<Service>>) -> Option<Self> {
         let hasher = RandomState::new();
         let Keys { names, frontends, endpoints, direct } = keys(&hasher, services.iter())?;
         Some(Self { hasher, names, frontends, endpoints, direct })
@@ -49,11 +50,11 @@ impl Index {
     /// changes.
     pub(super) fn admit(
         &mut self,
-        services: &[Arc<Service>],
+        services: &List<Arc<Service>>,
         replaced: &[Range<usize>],
         fresh: &[Vec<Arc<Service>>],
     ) -> bool {
-        let old = replaced.iter().flat_map(|range| &services[range.clone()]);
+        let old = replaced.iter().flat_map(|range| services.range(range.clone()));
         let Some(old) = keys(&self.hasher, old) else { return false };
         let Some(new) = keys(&self.hasher, fresh.iter().flatten()) else { return false };
         let is_taken = |all: &HashSet<u64>, old: &HashSet<u64>, key: &u64| {
@@ -172,12 +173,12 @@ fn hash(hasher: &RandomState, key: &(impl Hash + ?Sized)) -> u64 {
 
 /// The services of which none takes the place.
 fn staying<'s>(
-    services: &'s [Arc<Service>],
+    services: &'s List<Arc<Service>>,
     replaced: &'s [Range<usize>],
 ) -> impl Iterator<Item = &'s Arc<Service>> {
     let begins = std::iter::once(0).chain(replaced.iter().map(|range| range.end));
     let ends = replaced.iter().map(|range| range.start).chain([services.len()]);
-    begins.zip(ends).flat_map(|(begin, end)| &services[begin..end])
+    begins.zip(ends).flat_map(|(begin, end)| services.range(begin..end))
 }
 
 /// Whether an endpoint of `service` answers at one of `addresses`, which are sorted.

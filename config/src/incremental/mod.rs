@@ -113,20 +113,17 @@ impl Former {
             .iter()
             .zip(&patches)
             .map(|(range, (_, patch))| {
-                shared(&self.config.services[range.clone()], &patch.services)
+                shared(self.config.services.range(range.clone()), &patch.services)
             })
             .collect();
         if !self.index.admit(&self.config.services, &replaced, &fresh) {
             return None;
         }
-        let mut services = Vec::with_capacity(self.config.services.len());
-        let mut next = 0;
-        for (range, fresh) in replaced.into_iter().zip(fresh) {
-            services.extend_from_slice(&self.config.services[next..range.start]);
-            services.extend(fresh);
-            next = range.end;
+        let mut services = self.config.services.clone();
+        // The last first: those before it stay where they are.
+        for (range, fresh) in replaced.into_iter().zip(fresh).rev() {
+            services.splice(range, fresh);
         }
-        services.extend_from_slice(&self.config.services[next..]);
         for (_, patch) in patches {
             let shape = &mut self.shapes[patch.file];
             shape.services = shape.services - patch.items.len() + patch.services.len();
@@ -167,9 +164,9 @@ impl Former {
 }
 
 /// `fresh`, each of which is the one in `old` if that says the same.
-fn shared(old: &[Arc<Service>], fresh: &[Service]) -> Vec<Arc<Service>> {
+fn shared<'s>(old: impl Iterator<Item = &'s Arc<Service>>, fresh: &[Service]) -> Vec<Arc<Service>> {
     let by_name: HashMap<&str, &Arc<Service>> =
-        old.iter().map(|service| (service.name.as_str(), service)).collect();
+        old.map(|service| (service.name.as_str(), service)).collect();
     let share = |fresh: &Service| match by_name.get(fresh.name.as_str()) {
         Some(old) if ***old == *fresh => Arc::clone(old),
         _ => Arc::new(fresh.clone()),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use holdfast_config::{Config, Diagnostics, Incremental, Parsed, Service, Sources};
+use holdfast_config::{Config, Diagnostics, Incremental, List, Parsed, Service, Sources};
 
 use super::aside::{Aside, aside};
 use super::compile::{Compiled, Summary, compile_service};
@@ -29,7 +29,7 @@ struct Prepared {
     config: Arc<Config>,
     compiled: Arc<Compiled>,
     own: Own,
-    marks: Vec<Mark>,
+    counts: List<Count>,
 }
 
 /// What the last valid text came to.
@@ -37,7 +37,7 @@ struct Former {
     config: Arc<Config>,
     compiled: Arc<Compiled>,
     own: Own,
-    marks: Vec<Mark>,
+    counts: List<Count>,
 }
 
 /// What services come to, each by itself: addresses that several of them have are in each.
@@ -104,13 +104,13 @@ impl Compilation {
                 (self.resume(Arc::clone(sources), config), is_whole)
             }
         };
-        let Prepared { config, compiled, own, marks, .. } = prepared;
+        let Prepared { config, compiled, own, counts, .. } = prepared;
         // Copied only if somebody was content with it as it was.
         let mut compiled = Arc::unwrap_or_clone(compiled);
         compiled.summary.digest = digest;
         let compiled = Arc::new(compiled);
         // A text that cannot be followed shares nothing with the next one.
-        let former = Former { config, compiled: Arc::clone(&compiled), own, marks };
+        let former = Former { config, compiled: Arc::clone(&compiled), own, counts };
         self.former = self.texts.is_following().then_some(former);
         Ok(Outcome { compiled, is_whole })
     }
@@ -122,73 +122,47 @@ impl Compilation {
         let parts = former.map_or_else(|| Parts::of(&config), |it| Parts::after(it, &config));
         let nothing = Settled::new();
         let settled = former.map_or(&nothing, |former| &former.own.settled);
-        let (compiled, own, marks) = parts.finish(&config, String::new(), settled);
-        Prepared { sources, config, compiled: Arc::new(compiled), own, marks }
+        let (compiled, own, counts) = parts.finish(&config, String::new(), settled);
+        Prepared { sources, config, compiled: Arc::new(compiled), own, counts }
     }
 }
 
-/// Where the parts of a service end.
-#[derive(Clone, Copy, Default)]
-struct Mark {
-    desired: usize,
-    direct: usize,
-    checked: usize,
-    aside: usize,
-    endpoints: usize,
+/// How much a service comes to, or several of them together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    desired: u32,
+    direct: u32,
+    checked: u32,
+    aside: u32,
+    endpoints: u32,
 }
 
-/// What the services of a configuration come to, so far.
+/// What the services of a configuration come to.
+#[derive(Default)]
 pub(super) struct Parts {
-    desired: Vec<Arc<DesiredService>>,
+    desired: List<Arc<DesiredService>>,
     /// Those that lead to endpoints by their own addresses.
     direct: Vec<usize>,
     checked: Vec<Checked>,
     aside: Vec<Aside>,
-    /// A first one of zeros, and one for each service.
-    marks: Vec<Mark>,
+    /// For each service.
+    counts: List<Count>,
 }
 
-impl Parts {
-    fn with_capacity(services: usize) -> Self {
-        let mut marks = Vec::with_capacity(services + 1);
-        marks.push(Mark::default());
-        let (checked, aside) = (Vec::new(), Vec::new());
-        let (desired, direct) = (Vec::with_capacity(services), Vec::new());
-        Self { desired, direct, checked, aside, marks }
-    }
+/// What some services come to, one after the other, as if there were no others.
+#[derive(Default)]
+struct Row {
+    desired: Vec<Arc<DesiredService>>,
+    direct: Vec<usize>,
+    checked: Vec<Checked>,
+    aside: Vec<Aside>,
+    counts: Vec<Count>,
+}
 
-    /// What all of `config` comes to.
-    pub(super) fn of(config: &Config) -> Self {
-        let mut parts = Self::with_capacity(config.services.len());
-        config.services.iter().for_each(|service| parts.add(service, config));
-        parts
-    }
-
-    /// What `config` comes to, whose services are mostly those of `former`.
-    fn after(former: &Former, config: &Config) -> Self {
-        let (old, new) = (&former.config.services[..], &config.services[..]);
-        let same = |(one, other): &(&Arc<Service>, &Arc<Service>)| Arc::ptr_eq(one, other);
-        let first = old.iter().zip(new).take_while(same).count();
-        let (old, new) = (&old[first..], &new[first..]);
-        let last = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
-        let (old, new) = (&old[..old.len() - last], &new[..new.len() - last]);
-        let places: HashMap<*const Service, usize> =
-            old.iter().map(Arc::as_ptr).zip(first..).collect();
-        let mut parts = Self::with_capacity(config.services.len());
-        parts.take(former, 0..first);
-        for service in new {
-            match places.get(&Arc::as_ptr(service)) {
-                Some(place) => parts.take(former, *place..place + 1),
-                None => parts.add(service, config),
-            }
-        }
-        let end = former.config.services.len();
-        parts.take(former, end - last..end);
-        parts
-    }
-
+impl Row {
     /// Adds what `service` comes to.
     fn add(&mut self, service: &Arc<Service>, config: &Config) {
+        let before = self.end();
         let own = compile_service(service, config.node.as_ref());
         self.aside.extend(aside(service, &own));
         let start = self.desired.len();
@@ -197,44 +171,114 @@ impl Parts {
         let start = self.desired.len();
         self.desired.extend(direct::compile(service));
         self.direct.extend(start..self.desired.len());
-        self.mark(service.endpoints.len());
+        let after = self.end();
+        self.counts.push(Count { endpoints: count(service.endpoints.len()), ..after.less(before) });
     }
 
-    fn mark(&mut self, endpoints: usize) {
-        self.marks.push(Mark {
-            desired: self.desired.len(),
-            direct: self.direct.len(),
-            checked: self.checked.len(),
-            aside: self.aside.len(),
-            endpoints: self.end().endpoints + endpoints,
-        });
+    /// Adds what a service of `former` came to: everything of it that lies behind `from`, as far as `to`.
+    fn take(&mut self, former: &Former, from: Count, to: Count) {
+        let Former { compiled, own, .. } = former;
+        let now = self.desired.len();
+        let desired = own.desired.services.range(from.desired as usize..to.desired as usize);
+        self.desired.extend(desired.cloned());
+        let moved = |at: usize| at - from.desired as usize + now;
+        let direct = &own.direct[from.direct as usize..to.direct as usize];
+        self.direct.extend(direct.iter().map(|at| moved(*at)));
+        self.aside.extend_from_slice(&compiled.aside[from.aside as usize..to.aside as usize]);
+        let checked = &compiled.checked[from.checked as usize..to.checked as usize];
+        self.checked.extend(checked.iter().map(|checked| checked.moved(moved)));
+        self.counts.push(to.less(from));
     }
 
-    fn end(&self) -> Mark {
-        *self.marks.last().expect("there is a first one")
+    /// How much there is, but for endpoints.
+    fn end(&self) -> Count {
+        let Self { desired, direct, checked, aside, .. } = self;
+        let [desired, direct, checked, aside] =
+            [desired.len(), direct.len(), checked.len(), aside.len()].map(count);
+        Count { desired, direct, checked, aside, endpoints: 0 }
+    }
+}
+
+impl Count {
+    const fn plus(self, other: &Self) -> Self {
+        Self {
+            desired: self.desired + other.desired,
+            direct: self.direct + other.direct,
+            checked: self.checked + other.checked,
+            aside: self.aside + other.aside,
+            endpoints: self.endpoints + other.endpoints,
+        }
     }
 
-    /// Adds what those `services` of `former` came to.
-    fn take(&mut self, former: &Former, services: Range<usize>) {
-        let Former { compiled, own, marks, .. } = former;
-        let (from, to) = (marks[services.start], marks[services.end]);
-        let now = self.end();
-        self.desired.extend_from_slice(&own.desired.services[from.desired..to.desired]);
-        let direct = former.own.direct[from.direct..to.direct].iter();
-        self.direct.extend(direct.map(|at| at - from.desired + now.desired));
-        self.aside.extend_from_slice(&compiled.aside[from.aside..to.aside]);
-        self.checked.extend(compiled.checked[from.checked..to.checked].iter().map(|checked| {
-            let moved = |at: usize| at - from.desired + now.desired;
-            let at = moved(checked.at.start)..moved(checked.at.end);
-            Checked { at, ..checked.clone() }
+    const fn less(self, other: Self) -> Self {
+        Self {
+            desired: self.desired - other.desired,
+            direct: self.direct - other.direct,
+            checked: self.checked - other.checked,
+            aside: self.aside - other.aside,
+            endpoints: self.endpoints - other.endpoints,
+        }
+    }
+
+    fn sum<'c>(counts: impl IntoIterator<Item = &'c Self>) -> Self {
+        counts.into_iter().fold(Self::default(), Self::plus)
+    }
+}
+
+impl Parts {
+    /// What all of `config` comes to.
+    pub(super) fn of(config: &Config) -> Self {
+        let mut row = Row::default();
+        config.services.iter().for_each(|service| row.add(service, config));
+        let Row { desired, direct, checked, aside, counts } = row;
+        Self { desired: desired.into(), direct, checked, aside, counts: counts.into() }
+    }
+
+    /// What `config` comes to, whose services are mostly those of `former`.
+    fn after(former: &Former, config: &Config) -> Self {
+        let (old, new) = (&former.config.services, &config.services);
+        let (first, last) = old.common(new, Arc::ptr_eq);
+        let replaced = first..old.len() - last;
+        let start = Count::sum(former.counts.range(0..first));
+        // Where each of the services that are replaced begins, and where the last of them ends.
+        let mut marks = vec![start];
+        marks.extend(former.counts.range(replaced.clone()).scan(start, |mark, count| {
+            *mark = mark.plus(count);
+            Some(*mark)
         }));
-        self.marks.extend(marks[services.start + 1..=services.end].iter().map(|mark| Mark {
-            desired: mark.desired - from.desired + now.desired,
-            direct: mark.direct - from.direct + now.direct,
-            checked: mark.checked - from.checked + now.checked,
-            aside: mark.aside - from.aside + now.aside,
-            endpoints: mark.endpoints - from.endpoints + now.endpoints,
-        }));
+        let places: HashMap<*const Service, usize> =
+            old.range(replaced.clone()).map(Arc::as_ptr).zip(0..).collect();
+        let mut row = Row::default();
+        for service in new.range(first..new.len() - last) {
+            match places.get(&Arc::as_ptr(service)) {
+                Some(place) => row.take(former, marks[*place], marks[place + 1]),
+                None => row.add(service, config),
+            }
+        }
+        Self::with(former, (start, marks[replaced.len()]), replaced, row)
+    }
+
+    /// What `former` came to, with `row` in the place of the services `replaced`, which lie between `from` and `to`.
+    fn with(former: &Former, (from, to): (Count, Count), replaced: Range<usize>, row: Row) -> Self {
+        let Former { compiled, own, counts, .. } = former;
+        let (start, end) = (from.desired as usize, to.desired as usize);
+        let shifted = |at: usize| at + start;
+        let came = row.desired.len();
+        let behind = |at: usize| at - end + start + came;
+        let mut direct = own.direct[..from.direct as usize].to_vec();
+        direct.extend(row.direct.into_iter().map(shifted));
+        direct.extend(own.direct[to.direct as usize..].iter().map(|at| behind(*at)));
+        let mut checked = compiled.checked[..from.checked as usize].to_vec();
+        checked.extend(row.checked.iter().map(|checked| checked.moved(shifted)));
+        let others = compiled.checked[to.checked as usize..].iter();
+        checked.extend(others.map(|checked| checked.moved(behind)));
+        let mut aside = compiled.aside[..from.aside as usize].to_vec();
+        aside.extend(row.aside);
+        aside.extend_from_slice(&compiled.aside[to.aside as usize..]);
+        let (mut desired, mut counts) = (own.desired.services.clone(), counts.clone());
+        desired.splice(start..end, row.desired);
+        counts.splice(replaced, row.counts);
+        Self { desired, direct, checked, aside, counts }
     }
 
     /// All of `config`, which has the digest `digest`.
@@ -242,18 +286,17 @@ impl Parts {
         self.finish(config, digest, &Settled::new()).0
     }
 
-    /// The same, what each service comes to by itself, and where its parts end. `former` is what came of
+    /// The same, what each service comes to by itself, and how much that is. `former` is what came of
     /// addresses that several of them have.
     fn finish(
         self,
         config: &Config,
         digest: String,
         former: &Settled,
-    ) -> (Compiled, Own, Vec<Mark>) {
-        let Mark { endpoints, .. } = self.end();
-        let summary =
-            Summary { digest, services: count(config.services.len()), endpoints: count(endpoints) };
-        let Self { desired, direct, checked, aside, marks } = self;
+    ) -> (Compiled, Own, List<Count>) {
+        let Self { desired, direct, checked, aside, counts } = self;
+        let Count { endpoints, .. } = Count::sum(&counts);
+        let summary = Summary { digest, services: count(config.services.len()), endpoints };
         let own = Arc::new(Desired { services: desired });
         let (desired, settled) = direct::settle(&own, &direct, former);
         let own = Own { desired: own, direct, settled };
@@ -267,12 +310,12 @@ impl Parts {
             access: config.access.clone(),
             summary,
         };
-        (compiled, own, marks)
+        (compiled, own, counts)
     }
 }
 
 fn count(items: usize) -> u32 {
-    u32::try_from(items).expect("the language bounds services and endpoints below 2^21")
+    u32::try_from(items).expect("the language bounds services, frontends and endpoints below 2^21")
 }
 
 #[cfg(test)]
@@ -329,9 +372,9 @@ mod tests {
                 if let Some((former, of)) = former.filter(|_| !is_whole) {
                     for (at, service) in services.iter().enumerate() {
                         let Some(before) = of.iter().position(|it| it == service) else { continue };
-                        let old = &former.desired.services[4 * before..4 * before + 4];
-                        let new = &compiled.desired.services[4 * at..4 * at + 4];
-                        proptest::prop_assert!(old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new)));
+                        let old = former.desired.services.range(4 * before..4 * before + 4);
+                        let new = compiled.desired.services.range(4 * at..4 * at + 4);
+                        proptest::prop_assert!(old.zip(new).all(|(old, new)| Arc::ptr_eq(old, new)));
                     }
                 }
                 former = Some((compiled, services));

@@ -336,7 +336,9 @@ mod tests {
                endpoints: [{ address: 127.0.0.1 }, { address: 127.0.0.2, weight: 3 },
                            { address: '::1' }, { address: 127.0.0.3, weight: 0 }] }]";
         let desired = desired(text);
-        let [ipv4, ipv6, other_port, _] = &desired.services[..] else { panic!("{desired:?}") };
+        let [ipv4, ipv6, other_port, _] = &desired.services.to_vec()[..] else {
+            panic!("{desired:?}")
+        };
         assert_eq!((ipv4.table.policy, ipv4.table.features), (policy::MAGLEV, 0));
         assert_eq!(ipv4.table.settings.expect("settings").hash_by, client::SOURCE);
         // Four endpoints are listed, so there is room for ten: 1,021 entries.
@@ -360,7 +362,7 @@ services: [{{ name: a, addresses: [127.96.0.1], ports: [{{ name: p, port: 1 }}],
                            {{ address: 127.0.0.1, port: 13, locality: {{ region: eu, zone: b }} }}] }}]"
         )
         };
-        let table = |mode, broken| desired(&text(mode, broken)).services.remove(0);
+        let table = |mode, broken| desired(&text(mode, broken)).services[0].clone();
         let whole = table("failover", "weight: 1");
         assert_eq!((ports(&whole), whole.table.policy), (vec![11, 12], policy::RANDOM));
         // Half of two is healthy: 5/7 of all connections go to it, 2/7 to the other zone.

@@ -107,7 +107,7 @@ pub fn settle(own: &Arc<Desired>, direct: &[usize], former: &Settled) -> (Arc<De
             _ => Arc::new(DesiredService { keys, ..DesiredService::clone(before) }),
         };
         settled.push((Arc::clone(before), Arc::clone(&after)));
-        Arc::make_mut(&mut desired).services[*at] = after;
+        *Arc::make_mut(&mut desired).services.get_mut(*at) = after;
     }
     (desired, settled)
 }

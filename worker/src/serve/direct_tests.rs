@@ -55,7 +55,7 @@ fn every_port_has_a_table_of_all_endpoints_beside_those_that_are_chosen_from() {
             "web, port dns (53/udp, direct)",
         ]
     );
-    let [_, _, http, dns] = &desired.services[..] else { panic!("{labels:?}") };
+    let [_, _, http, dns] = &desired.services.to_vec()[..] else { panic!("{labels:?}") };
     let own = |of: &str, at: &[&str]| {
         at.iter().map(|at| ((*at).to_owned(), of.to_owned())).collect::<Vec<_>>()
     };
@@ -78,7 +78,7 @@ fn a_headless_service_has_nothing_else() {
         "services: [{ name: db, direct: true, ports: [{ name: p, port: 5432 }],
            endpoints: [{ address: 127.0.0.1 }, { address: '::1' }] }]",
     );
-    let [db] = &desired.services[..] else { panic!("{desired:?}") };
+    let [db] = &desired.services.to_vec()[..] else { panic!("{desired:?}") };
     assert_eq!(keys(db), ["127.0.0.1:5432", "[::1]:5432"]);
     assert_eq!((db.table.features, db.table.settings), (0, None));
 }
@@ -100,7 +100,7 @@ fn shared(services: &[(&str, &[u8])]) -> String {
 #[test]
 fn the_first_that_has_an_address_counts_it_and_the_others_are_ready_to() {
     let all = desired(&shared(&[("a", &[1, 2]), ("b", &[2, 3])]));
-    let [a, a_second, b, b_second] = &all.services[..] else { panic!("{all:?}") };
+    let [a, a_second, b, b_second] = &all.services.to_vec()[..] else { panic!("{all:?}") };
     assert_eq!(keys(a), ["127.0.0.1:80", "127.0.0.2:80"]);
     assert_eq!(keys(b), ["127.0.0.3:80"]);
     assert_eq!((keys(a_second), keys(b_second)), (Vec::new(), Vec::new()));

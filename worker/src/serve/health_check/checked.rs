@@ -33,6 +33,12 @@ impl Checked {
         is_concerned.then_some(Self { service, name, check, at })
     }
 
+    /// The same, with its part of the tables' services where `to` leads.
+    #[must_use]
+    pub fn moved(&self, to: impl Fn(usize) -> usize) -> Self {
+        Self { at: to(self.at.start)..to(self.at.end), ..self.clone() }
+    }
+
     /// The target that is checked at `address`.
     #[must_use]
     pub fn target(&self, address: SocketAddr) -> Target {

@@ -86,7 +86,7 @@ impl Health {
         let absent = if is_first { Prior::Unhealthy } else { Prior::Unchecked };
         let table = |record: &ServiceRecord| programmed.get(record).copied().flatten();
         for checked in compiled.checked.iter().filter(|it| it.service.outlier_ejection.is_some()) {
-            let whole = &compiled.desired.services[checked.at.clone()];
+            let whole = compiled.desired.services.range(checked.at.clone());
             let key = |port: &Port, endpoint: &Endpoint| {
                 (port.protocol, port.port, sent_to(port, endpoint))
             };
@@ -98,7 +98,7 @@ impl Health {
             self.ejections.meet(checked, node, was_out);
         }
         for checked in new {
-            let whole = &compiled.desired.services[checked.at.clone()];
+            let whole = compiled.desired.services.range(checked.at.clone());
             let key =
                 |port: &Port, endpoint: &Endpoint| checked_at(&checked.service, port, endpoint);
             for (address, prior) in recall(checked, node, whole, table, absent, key) {
@@ -174,7 +174,7 @@ impl Health {
             let tables = tables(&checked.service, compiled.node.as_ref(), is_in);
             for (at, table) in checked.at.clone().zip(tables) {
                 if desired.services[at].table != table {
-                    let service = &mut Arc::make_mut(&mut desired).services[at];
+                    let service = Arc::make_mut(&mut desired).services.get_mut(at);
                     Arc::make_mut(service).table = table;
                 }
             }

@@ -39,10 +39,10 @@ enum Opinion {
 /// checked there, say. `whole` are its tables while everybody is healthy, `table` finds the one that is
 /// published for a record, and `absent` is what a missing endpoint is taken for.
 #[must_use]
-pub fn recall<'t, K: Eq + Hash>(
+pub fn recall<'t, 'w, K: Eq + Hash>(
     checked: &Checked,
     node: Option<&Locality>,
-    whole: &[Arc<DesiredService>],
+    whole: impl Iterator<Item = &'w Arc<DesiredService>>,
     table: impl Fn(&ServiceRecord) -> Option<&'t Table>,
     absent: Prior,
     key: impl Fn(&Port, &Endpoint) -> K,

@@ -188,8 +188,7 @@ impl Session {
     /// `compiled` is in force; unless something else is on disk by now, that is all.
     fn settle(&mut self, compiled: &Arc<Compiled>) {
         // Nothing else is there any more: what was not wanted is deleted.
-        let keys = compiled.desired.services.iter().map(|service| service.keys.len());
-        self.frontends = keys.sum::<usize>().try_into().ok();
+        self.frontends = self.ledger.as_ref().and_then(|it| it.frontends().try_into().ok());
         self.watch(compiled);
         if !self.is_current(compiled) || self.health.is_pending() {
             self.set_work(Work::Due);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use holdfast_config::List;
 use holdfast_protocol::kernel::{
     EndpointSlot, FrontendKey, LOOKUP_PER_SLOT, PROTOCOL_TCP, PROTOCOL_UDP, SETTINGS_SLOTS,
     ServiceRecord, Settings, policy,
@@ -15,7 +16,7 @@ pub struct Desired {
     ///
     /// One that is still the same after a save, or after an endpoint's health has turned, is the same
     /// allocation: who has programmed it need not look into it.
-    pub services: Vec<Arc<DesiredService>>,
+    pub services: List<Arc<DesiredService>>,
 }
 
 /// One port of a service in one address family: what gets a service number.

@@ -1,7 +1,10 @@
 //! Which services are not the same allocations as before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
+
+use holdfast_config::List;
 
 use crate::serve::tables::desired::DesiredService;
 
@@ -12,34 +15,32 @@ const MOST: usize = 1024;
 /// How one list of services becomes another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
+    /// The part of the old list outside of which both are the same.
+    pub(super) replaced: Range<usize>,
+    /// For each service that takes its place where it was in the old list.
+    pub(super) origins: Vec<Option<usize>>,
     /// Those of the old list that the new one does not have.
     pub(super) gone: Vec<usize>,
     /// Those of the new list that the old one does not have.
     pub(super) come: Vec<usize>,
-    /// For each of the new list where it was in the old one.
-    pub(super) origins: Vec<Option<usize>>,
 }
 
 /// How `old` becomes `new`; `None` when too much of it differs.
 pub(super) fn difference(
-    old: &[Arc<DesiredService>],
-    new: &[Arc<DesiredService>],
+    old: &List<Arc<DesiredService>>,
+    new: &List<Arc<DesiredService>>,
 ) -> Option<Difference> {
-    let same =
-        |(one, other): &(&Arc<DesiredService>, &Arc<DesiredService>)| Arc::ptr_eq(one, other);
-    let first = old.iter().zip(new).take_while(same).count();
-    let rest = old[first..].iter().rev().zip(new[first..].iter().rev());
-    let last = rest.take_while(same).count();
-    let (old_end, new_end) = (old.len() - last, new.len() - last);
+    let (first, last) = old.common(new, Arc::ptr_eq);
+    let replaced = first..old.len() - last;
     let places: HashMap<*const DesiredService, usize> =
-        old[first..old_end].iter().map(Arc::as_ptr).zip(first..).collect();
-    let between = new[first..new_end].iter().map(|it| places.get(&Arc::as_ptr(it)).copied());
-    let mut origins: Vec<Option<usize>> = (0..first).map(Some).collect();
-    origins.extend(between);
-    origins.extend((old_end..old.len()).map(Some));
-    let come: Vec<usize> = (first..new_end).filter(|at| origins[*at].is_none()).collect();
-    let mut stays = vec![false; old_end - first];
-    origins[first..new_end].iter().flatten().for_each(|at| stays[at - first] = true);
-    let gone: Vec<usize> = (first..old_end).filter(|at| !stays[at - first]).collect();
-    (gone.len().max(come.len()) <= MOST).then_some(Difference { gone, come, origins })
+        old.range(replaced.clone()).map(Arc::as_ptr).zip(first..).collect();
+    let fresh = new.range(first..new.len() - last);
+    let origins: Vec<Option<usize>> =
+        fresh.map(|it| places.get(&Arc::as_ptr(it)).copied()).collect();
+    let fresh = (first..).zip(&origins);
+    let come: Vec<usize> = fresh.filter(|(_, it)| it.is_none()).map(|(at, _)| at).collect();
+    let stays: HashSet<usize> = origins.iter().flatten().copied().collect();
+    let gone: Vec<usize> = replaced.clone().filter(|at| !stays.contains(at)).collect();
+    let is_small = gone.len().max(come.len()) <= MOST;
+    is_small.then_some(Difference { replaced, origins, gone, come })
 }

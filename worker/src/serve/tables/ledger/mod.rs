@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdfast_bpf::BpfError;
+use holdfast_config::List;
 use holdfast_protocol::kernel::EndpointSlot;
 
 use self::difference::{Difference, difference};
@@ -26,6 +27,7 @@ use super::desired::{Desired, DesiredService};
 use super::estate::{Capacity, Reader};
 use super::observe::{Observed, Programmed, states, table};
 use super::plan::{DoesNotFit, Operation, Plan, plan};
+use super::ranges::Range;
 use super::rest::Rest;
 
 /// What is programmed.
@@ -35,8 +37,8 @@ pub struct Ledger {
     desired: Arc<Desired>,
     /// For each of them its number.
     numbers: Vec<u32>,
-    /// For each of them how many slots its table takes.
-    slots: Vec<u32>,
+    /// For each of them the slots of its table.
+    slots: Vec<Range>,
     /// How many frontends they have.
     frontends: usize,
     /// The endpoint numbers that their tables name.
@@ -65,14 +67,21 @@ impl Ledger {
         let mut endpoints = Numbers::default();
         states.filter(|state| *state != EndpointSlot::NO_STATE).for_each(|it| endpoints.add(it));
         endpoints.follow(plan);
-        let services = &desired.services;
+        let (services, starts) = (&desired.services, starts(observed, plan));
+        let tables = plan.numbers.iter().zip(services);
         Self {
             numbers: plan.numbers.clone(),
-            slots: services.iter().map(|service| service.table.slots()).collect(),
+            slots: tables.map(|(number, service)| slots(&starts, *number, service)).collect(),
             frontends: services.iter().map(|service| service.keys.len()).sum(),
             desired: Arc::clone(desired),
             endpoints,
         }
+    }
+
+    /// How many frontends there are.
+    #[must_use]
+    pub const fn frontends(&self) -> usize {
+        self.frontends
     }
 
     /// What of the maps has to do with getting to `desired`; `None` when that is most of it, or not as
@@ -100,7 +109,7 @@ impl Ledger {
                 observed.frontends.insert(*key, frontend);
             }
         }
-        let wanted: Vec<Arc<DesiredService>> =
+        let wanted: List<Arc<DesiredService>> =
             difference.come.iter().map(|at| Arc::clone(&desired.services[*at])).collect();
         for key in wanted.iter().flat_map(|service| &service.keys) {
             // Nobody has it, so there is none.
@@ -150,21 +159,41 @@ impl Ledger {
         let plan = plan(observed, wanted, &mut Remainder::of(self, maps, rest))?;
         let mut endpoints = self.endpoints.clone();
         endpoints.follow(&plan);
+        let starts = starts(observed, &plan);
         let mut fresh = plan.numbers.iter().zip(&wanted.services);
         let entries = difference.origins.iter().map(|origin| match origin {
             Some(at) => (self.numbers[*at], self.slots[*at]),
             None => {
                 let (number, service) = fresh.next().expect("a number for each service that comes");
-                (*number, service.table.slots())
+                (*number, slots(&starts, *number, service))
             }
         });
-        let (numbers, slots) = entries.unzip();
+        let (fresh_numbers, fresh_slots): (Vec<u32>, Vec<Range>) = entries.unzip();
+        let (mut numbers, mut slots) = (self.numbers.clone(), self.slots.clone());
+        numbers.splice(difference.replaced.clone(), fresh_numbers);
+        slots.splice(difference.replaced.clone(), fresh_slots);
         let keys = wanted.services.iter().map(|service| service.keys.len()).sum::<usize>();
         let frontends = self.frontends - observed.frontends.len() + keys;
         let desired = Arc::clone(desired);
         let next = Self { desired, numbers, slots, frontends, endpoints };
         Ok((plan, Arc::clone(wanted), next))
     }
+}
+
+/// For each published number where its table begins, once `plan`, which starts from `observed`, has been carried out.
+fn starts(observed: &Observed, plan: &Plan) -> HashMap<u32, u32> {
+    let before = observed.services.iter().map(|service| (service.number, service.head));
+    let after = plan.operations.iter().filter_map(|operation| match operation {
+        Operation::Publish(number, head) => Some((*number, *head)),
+        _ => None,
+    });
+    before.chain(after).map(|(number, head)| (number, head.slot())).collect()
+}
+
+/// The slots of the table of `service`, which has that number.
+fn slots(starts: &HashMap<u32, u32>, number: u32, service: &DesiredService) -> Range {
+    let start = *starts.get(&number).expect("a service that is programmed is published");
+    Range { start, length: service.table.slots() }
 }
 
 impl Numbers {
@@ -198,6 +227,22 @@ impl Numbers {
     fn has(&self, number: u32) -> bool {
         let (word, bit) = Self::place(number);
         self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// The first number from `from` on that is not in it.
+    fn next_absent(&self, from: u32) -> u32 {
+        let (first, bit) = Self::place(from);
+        let Some(word) = self.0.get(first) else { return from };
+        // Those below count as being in it.
+        let mut word = word | (bit - 1);
+        let mut at = first;
+        while word == u64::MAX {
+            at += 1;
+            let Some(next) = self.0.get(at) else { break };
+            word = *next;
+        }
+        let base = u32::try_from(at).expect("small numbers") * Self::BITS;
+        if at == self.0.len() { base } else { base + word.trailing_ones() }
     }
 
     /// What is in use once `plan` has been carried out.

@@ -28,12 +28,10 @@ pub(super) struct Remainder<'a, R> {
 impl<'a, R: Reader> Remainder<'a, R> {
     pub(super) fn of(ledger: &'a Ledger, estate: &'a R, rest: &'a Rest) -> Self {
         let (capacity, resting) = (estate.capacity(), rest.resting());
-        let tables = ledger.numbers.iter().zip(&ledger.slots);
-        let mut taken: Vec<Range> = tables
-            .map(|(number, slots)| Range { start: estate.head(*number).slot(), length: *slots })
-            .collect();
+        let mut taken = ledger.slots.clone();
         taken.extend(resting.iter().flat_map(|freed| &freed.slots));
-        taken.sort_unstable_by_key(|range| range.start);
+        // Most tables stand in the order of their services, which this kind of sort makes use of.
+        taken.sort_by_key(|range| range.start);
         Self {
             estate,
             ledger,
@@ -61,15 +59,19 @@ impl<R: Reader> Space for Remainder<'_, R> {
     }
 
     fn take_endpoint(&mut self) -> Option<u32> {
-        let Self { estate, ledger, resting, .. } = self;
-        self.endpoints.find(|number| {
+        let Self { estate, ledger, resting, endpoints, .. } = self;
+        let mut free = std::iter::from_fn(|| {
+            let number = ledger.endpoints.next_absent(endpoints.start);
+            endpoints.start = number.saturating_add(1);
+            (number < endpoints.end).then_some(number)
+        });
+        free.find(|number| {
             let state = || estate.endpoint(*number);
-            !ledger.endpoints.has(*number)
-                && match resting {
-                    Some([_, endpoints]) => !endpoints.has(*number),
-                    None => state().is_untouched(),
-                }
-                && state().live == 0
+            let has_rested = match resting {
+                Some([_, endpoints]) => !endpoints.has(*number),
+                None => state().is_untouched(),
+            };
+            has_rested && state().live == 0
         })
     }
 

@@ -643,8 +643,8 @@ fn addresses_that_change_places_lead_somewhere_at_every_step() {
 
 #[test]
 fn an_address_that_becomes_another_endpoints_is_one_step() {
-    let before = Desired { services: vec![direct(0, &[0, 1, 2, 3], &[], 0).into()] };
-    let after = Desired { services: vec![direct(0, &[0, 1, 2, 3], &[], 0b10).into()] };
+    let before = Desired { services: vec![direct(0, &[0, 1, 2, 3], &[], 0).into()].into() };
+    let after = Desired { services: vec![direct(0, &[0, 1, 2, 3], &[], 0b10).into()].into() };
     let mut model = programmed(&before);
     let history = check_transition(&mut model, &after, &mut Rest::default()).expect("fits");
     let seen = |model: &Model| keys().map(|key| model.connect(&key)).collect::<Vec<_>>();
@@ -659,10 +659,10 @@ fn an_address_that_becomes_another_endpoints_is_one_step() {
 #[test]
 fn an_endpoint_that_two_services_have_leads_to_the_other_without_a_gap() {
     let before = [direct(0, &[0, 1], &[], 0).into(), direct(1, &[2], &[0, 1], 0).into()];
-    let mut model = programmed(&Desired { services: before.to_vec() });
+    let mut model = programmed(&Desired { services: before.to_vec().into() });
     let [_, other] = before;
     let number = observe(&model).unwrap().services[1].number;
-    let after = Desired { services: vec![direct(1, &[0, 1, 2], &[], 0).into()] };
+    let after = Desired { services: vec![direct(1, &[0, 1, 2], &[], 0).into()].into() };
     assert_eq!(after.services[0].table, other.table);
     let history = check_transition(&mut model, &after, &mut Rest::default()).expect("fits");
     for model in &history {

@@ -15,34 +15,40 @@ pub(super) struct Change {
 
 /// Bytes that are compared at once: many, so that it takes as long as reading them, and few enough for
 /// the rest that is compared one by one.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 4096;
 
 /// Where `new` differs from `old`, if it does.
+///
+/// Texts of megabytes are in no cache, and a processor reads ahead of who goes forwards. So what both have in common
+/// from the end is looked for from the start as well, behind the last difference.
 pub(super) fn change(old: &[u8], new: &[u8]) -> Option<Change> {
     let most = old.len().min(new.len());
-    let prefix = common(old.chunks(BLOCK).zip(new.chunks(BLOCK)), <[u8]>::iter);
+    let mut prefix = 0;
+    for (one, other) in old.chunks(BLOCK).zip(new.chunks(BLOCK)) {
+        if one != other {
+            prefix += common(one.iter().zip(other));
+            break;
+        }
+        prefix += one.len();
+    }
     if prefix == most && old.len() == new.len() {
         return None;
     }
-    let (old_rest, new_rest) = (&old[prefix..], &new[prefix..]);
-    let backwards = |bytes| <[u8]>::iter(bytes).rev();
-    let suffix = common(old_rest.rchunks(BLOCK).zip(new_rest.rchunks(BLOCK)), backwards);
+    let rest = most - prefix;
+    let ends = (&old[old.len() - rest..], &new[new.len() - rest..]);
+    let (mut passed, mut suffix) = (0, rest);
+    for (one, other) in ends.0.chunks(BLOCK).zip(ends.1.chunks(BLOCK)) {
+        passed += one.len();
+        if one != other {
+            suffix = rest - passed + common(one.iter().rev().zip(other.iter().rev()));
+        }
+    }
     Some(Change { prefix, suffix, old: old.len(), new: new.len() })
 }
 
-/// How many bytes two texts have in common that come in blocks and are read block by block with `each`.
-fn common<'a, I: Iterator<Item = &'a u8>>(
-    blocks: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    each: impl Fn(&'a [u8]) -> I,
-) -> usize {
-    let mut length = 0;
-    for (one, other) in blocks {
-        if one != other {
-            return length + each(one).zip(each(other)).take_while(|(a, b)| a == b).count();
-        }
-        length += one.len();
-    }
-    length
+/// How many of these are the same, from the first on.
+fn common<'t>(pairs: impl Iterator<Item = (&'t u8, &'t u8)>) -> usize {
+    pairs.take_while(|(one, other)| one == other).count()
 }
 
 impl Change {
@@ -88,6 +94,10 @@ mod tests {
                     prop_assert_eq!(&old[..it.prefix], &new[..it.prefix]);
                     prop_assert_eq!(&old[it.old_end()..], &new[it.moved(it.old_end())..]);
                     prop_assert_ne!(old.get(it.prefix), new.get(it.prefix));
+                    // And all of it that both have in common.
+                    let last = |text: &[u8]| text[it.prefix..text.len() - it.suffix].last().copied();
+                    let (one, other) = (last(&old), last(&new));
+                    prop_assert!(one.is_none() || other.is_none() || one != other);
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::str::FromStr;
 
-use holdfast_protocol::handover::{Closed, ConfigReport, FromChild, Offer, ToChild};
+use holdfast_protocol::handover::{Closed, ConfigReport, FromChild, Offer, Seen, ToChild};
 use holdfast_protocol::wire::{self, MAX_PACKET_BYTES};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -60,7 +60,7 @@ messages! {
     Said of FromChild {
         Welcome, Accepted, Refused, Ready, Released, Granted, Heartbeat, Config, Answer, Offer,
         Repaired, Cleared, Trying, Kept, NotKept, SnapshotUnusable,
-        Overdue, Closed, Attach,
+        Overdue, Closed, Attach, Seen,
     }
 }
 
@@ -68,7 +68,7 @@ messages! {
     /// What a child is told.
     Told of ToChild {
         Hello, Offer, Accept, Release, Grant, Leave, Query, InForce, History, Keep, Vitals,
-        Attached, NotAttached,
+        Attached, NotAttached, Seen,
     }
 }
 
@@ -195,6 +195,7 @@ pub fn sample(said: Said) -> FromChild {
         Said::Overdue => FromChild::Overdue { endpoints: 1 },
         Said::Closed => FromChild::Closed(Closed { closed: 3, ..Closed::default() }),
         Said::Attach => FromChild::Attach,
+        Said::Seen => FromChild::Seen(Seen { digest: "ab".repeat(32), mark: "1".to_owned() }),
     }
 }
 

@@ -7,6 +7,7 @@
 //! supervisor                                worker
 //! Hello { instance, epoch, occasion } ───►
 //!                                     ◄───  Welcome { versions, build }
+//! Seen { digest, mark }               ───►                                  after a crash, if it is known
 //! History { … } [+ snapshot]          ───►
 //! InForce { … }                       ───►                                  after a crash
 //! Offer { index, of, entries } + fds  ───►                                  once per packet
@@ -18,6 +19,7 @@
 //! Grant { epoch }                     ───►
 //!                                     ◄───  Granted { epoch }    once the difference is applied
 //!                                     ◄───  Heartbeat { … }      every HEARTBEAT_INTERVAL
+//!                                     ◄───  Seen { digest, mark }  once it is certain of what it has read
 //! Keep + file                         ───►                       after its probation
 //!                                     ◄───  Kept { digest }      or  NotKept { reason }
 //! Release                             ───►                       it writes nothing from here on
@@ -63,6 +65,10 @@ pub const MAX_RELAY_BYTES: usize = 48 * 1024;
 
 /// Longest digest in any message, in bytes: SHA-256 in hexadecimal.
 pub const DIGEST_BYTES: usize = 64;
+
+/// Longest mark in any message, in bytes: seven numbers of 64 bits in hexadecimal, and what stands between them;
+/// a digest is shorter.
+pub const MARK_BYTES: usize = 128;
 
 /// Most configurations that are remembered as set aside: one that people still try is among the
 /// newest.
@@ -139,6 +145,18 @@ pub enum ToChild {
         /// Why, for people; at most [`MAX_TEXT_BYTES`].
         reason: String,
     },
+    /// What a former worker has read, and is in force. Who finds the same mark on disk need not read it to know its
+    /// digest. Sent before the history; without it the worker reads at once.
+    Seen(Seen),
+}
+
+/// What a worker has read, so that the next one can tell without reading it that it is still there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its digest, in hexadecimal.
+    pub digest: String,
+    /// What changes whenever it does; only workers know what it means. At most [`MARK_BYTES`].
+    pub mark: String,
 }
 
 /// What became of earlier configurations.
@@ -255,6 +273,8 @@ pub enum FromChild {
     /// What is about to be put in force judges arriving connections. What does that has to be attached
     /// first: nothing is written before the answer.
     Attach,
+    /// What this worker has read, and knows how to recognise.
+    Seen(Seen),
 }
 
 /// What became of the connections of endpoints that had drained long enough.

@@ -28,7 +28,7 @@ use holdfast_bpf::{link, object};
 use holdfast_lab::handover::{Fault, Said, Then, Told, sample};
 use holdfast_protocol::handover::{
     CHILD_DESCRIPTOR, ConfigReport, ConfigState, FromChild, HEARTBEAT_INTERVAL, Offer, Origin,
-    ToChild,
+    Seen, ToChild,
 };
 use holdfast_protocol::manifest::{Entry, Kind, Shape};
 use holdfast_protocol::{pin, wire};
@@ -208,6 +208,8 @@ impl Worker {
                 self.epoch = epoch;
                 self.say(&FromChild::Granted { epoch });
                 self.say(&FromChild::Config(self.report()));
+                let digest = self.report().digest;
+                self.say(&FromChild::Seen(Seen { digest, mark: "1".to_owned() }));
                 let news = [
                     Said::Kept,
                     Said::NotKept,
@@ -232,6 +234,7 @@ impl Worker {
             ToChild::Leave => std::process::exit(0),
             ToChild::Query { id, body } => self.say(&FromChild::Answer { id, body }),
             ToChild::InForce(_)
+            | ToChild::Seen(_)
             | ToChild::History(_)
             | ToChild::Keep
             | ToChild::Vitals(_)

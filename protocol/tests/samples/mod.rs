@@ -6,7 +6,7 @@ use holdfast_protocol::control::{
     Takeovers, TrafficRow, WorkerAnswer, WorkerQuery, WorkerStatus,
 };
 use holdfast_protocol::handover::{
-    Closed, ConfigReport, ConfigState, FromChild, History, Occasion, Offer, Origin, SetAside,
+    Closed, ConfigReport, ConfigState, FromChild, History, Occasion, Offer, Origin, Seen, SetAside,
     ToChild, Vitals,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
@@ -48,6 +48,7 @@ pub fn to_child() -> Vec<(&'static str, ToChild)> {
         ("vitals", ToChild::Vitals(vitals())),
         ("attached", ToChild::Attached),
         ("not_attached", ToChild::NotAttached { reason: "no room".into() }),
+        ("seen", ToChild::Seen(seen())),
     ]
 }
 
@@ -72,6 +73,7 @@ pub fn from_child() -> Vec<(&'static str, FromChild)> {
         ("overdue", FromChild::Overdue { endpoints: 2 }),
         ("closed", FromChild::Closed(Closed { closed: 300, left: 1, reason: "no".into() })),
         ("attach", FromChild::Attach),
+        ("seen", FromChild::Seen(seen())),
     ]
 }
 
@@ -237,6 +239,10 @@ fn vitals() -> Vitals {
         drift_open: 1,
         config_since_ms: 1_700_000_000_500,
     }
+}
+
+fn seen() -> Seen {
+    Seen { digest: "ab".into(), mark: "1.2.3".into() }
 }
 
 fn set_aside() -> SetAside {

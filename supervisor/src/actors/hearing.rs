@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use actix::{Context, Handler};
-use holdfast_protocol::handover::{ConfigReport, DIGEST_BYTES, FromChild, MAX_TEXT_BYTES, ToChild};
+use holdfast_protocol::handover::{
+    ConfigReport, DIGEST_BYTES, FromChild, MARK_BYTES, MAX_TEXT_BYTES, Seen, ToChild,
+};
 use holdfast_protocol::wire;
 use nix::sys::signal::Signal;
 use tokio::sync::oneshot;
@@ -183,6 +185,12 @@ impl Keeper {
             }
             FromChild::Attach => {
                 self.attach(worker, ctx);
+                return Ok(None);
+            }
+            FromChild::Seen(Seen { digest, mark }) => {
+                let digest = wire::bounded(&digest, DIGEST_BYTES);
+                let mark = wire::bounded(&mark, MARK_BYTES);
+                self.proof.seen = Some(Seen { digest, mark });
                 return Ok(None);
             }
             FromChild::Closed(_) => return Err(loaders_word("what it closed")),

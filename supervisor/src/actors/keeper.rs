@@ -253,7 +253,8 @@ impl Keeper {
             }),
             Action::Hello { worker, epoch, occasion } => {
                 let greeted = self.tell(worker, &self.hello(epoch, occasion));
-                let told = greeted.or_else(|| self.tell_history(worker));
+                let told = greeted.or_else(|| self.tell_seen(worker, occasion));
+                let told = told.or_else(|| self.tell_history(worker));
                 told.or_else(|| self.tell_in_force(worker, occasion))
             }
             Action::Offer(worker) => self.offer(worker),

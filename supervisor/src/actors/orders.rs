@@ -99,6 +99,19 @@ impl Keeper {
         known.then(|| self.tell(worker, &ToChild::InForce(self.config.clone()))).flatten()
     }
 
+    /// Says how to recognise what is in force to one that follows a crash: it need not read megabytes before it is
+    /// ready. Spares have the time.
+    pub(super) fn tell_seen(&self, worker: WorkerId, occasion: Occasion) -> Option<Event> {
+        let is_awaited =
+            occasion == Occasion::Recovery && self.config.state == ConfigState::InForce;
+        let seen = self.proof.seen.as_ref().filter(|seen| {
+            is_awaited
+                && seen.digest == self.config.digest
+                && !self.proof.trials.is_set_aside(&seen.digest)
+        })?;
+        self.tell(worker, &ToChild::Seen(seen.clone()))
+    }
+
     /// Sends `message`; what it means that it could not be sent.
     pub(super) fn tell(&self, worker: WorkerId, message: &ToChild) -> Option<Event> {
         self.tell_with(worker, message, &[])

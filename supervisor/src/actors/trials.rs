@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::{AsyncContext, Context, SpawnHandle};
 use holdfast_protocol::control::SnapshotStatus;
 use holdfast_protocol::handover::{
-    ConfigReport, ConfigState, FromChild, History, MAX_TEXT_BYTES, Occasion, Origin, ToChild,
+    ConfigReport, ConfigState, FromChild, History, MAX_TEXT_BYTES, Occasion, Origin, Seen, ToChild,
 };
 use holdfast_protocol::wire;
 
@@ -28,6 +28,8 @@ pub(super) struct Proof {
     pub(super) trials: Trials,
     pub(super) binaries: Binaries,
     pub(super) snapshot: SnapshotStatus,
+    /// What a worker of the present binary has read last, and how the next one recognises it.
+    pub(super) seen: Option<Seen>,
     store: Snapshot,
     /// Which worker is writing a snapshot, and of what.
     keeping: Option<(WorkerId, String)>,
@@ -63,6 +65,7 @@ impl Proof {
             trials: Trials::resumed(snapshot.digest.clone(), Vec::new()),
             binaries: Binaries::new(settings.plan.worker.clone()),
             snapshot,
+            seen: None,
             store,
             keeping: None,
             retry: None,
@@ -264,6 +267,8 @@ impl Keeper {
 
     pub(super) fn put_binary_back(&mut self, failed: &Chosen, reason: &str) {
         if self.proof.binaries.failed(failed.binary.identity()) {
+            // The former one may make other marks, or know of none.
+            self.proof.seen = None;
             tracing::error!(
                 binary = %failed.program.display(),
                 reason,

@@ -93,7 +93,8 @@ impl Due {
                 | Said::NotKept
                 | Said::SnapshotUnusable
                 | Said::Overdue
-                | Said::Attach,
+                | Said::Attach
+                | Said::Seen,
             )
             | Self::Told(Told::Query | Told::Keep | Told::NotAttached) => Turn::Writer,
             Self::Said(Said::Released) | Self::Told(Told::Release | Told::Leave) => Turn::Former,
@@ -102,7 +103,7 @@ impl Due {
             // The stand-in's estate has nothing that judges arriving connections, so it hears of none attached.
             Self::Told(Told::Attached) => Turn::Never,
             Self::Told(Told::Hello | Told::History | Told::Offer) => Turn::Candidate,
-            Self::Told(Told::InForce) => Turn::Recovery,
+            Self::Told(Told::InForce | Told::Seen) => Turn::Recovery,
         }
     }
 
@@ -125,13 +126,14 @@ impl Due {
                 | Said::NotKept
                 | Said::SnapshotUnusable
                 | Said::Overdue
-                | Said::Attach,
+                | Said::Attach
+                | Said::Seen,
             )
             | Self::Told(Told::Query | Told::Keep | Told::NotAttached) => "make progress",
             Self::Said(Said::Released) | Self::Told(Told::Release) => "let go",
             Self::Told(Told::Leave) => "leave",
             // They follow the greeting at once, which is answered first.
-            Self::Told(Told::History | Told::InForce) => "accept the estate",
+            Self::Told(Told::History | Told::InForce | Told::Seen) => "accept the estate",
             Self::Said(Said::Offer | Said::Repaired | Said::Cleared | Said::Closed)
             | Self::Told(Told::Accept | Told::Attached) => "",
         }
@@ -203,7 +205,8 @@ fn worker_says(said: Said, fault: Fault) -> Option<Expected> {
                     | Said::NotKept
                     | Said::SnapshotUnusable
                     | Said::Overdue
-                    | Said::Attach,
+                    | Said::Attach
+                    | Said::Seen,
                 ) => Some(Served(text)),
                 (Turn::Writer, ..) | (Turn::Granting, Fault::Twice, _) => replaced(&text),
                 _ => kept(&text),
@@ -231,7 +234,8 @@ const fn is_news(said: Said) -> bool {
         | Said::NotKept
         | Said::SnapshotUnusable
         | Said::Overdue
-        | Said::Attach => true,
+        | Said::Attach
+        | Said::Seen => true,
         Said::Welcome
         | Said::Accepted
         | Said::Refused
@@ -262,7 +266,8 @@ fn early(said: Said) -> Option<Expected> {
         | Said::NotKept
         | Said::SnapshotUnusable
         | Said::Overdue
-        | Said::Attach => Expected::Granted,
+        | Said::Attach
+        | Said::Seen => Expected::Granted,
         Said::Offer | Said::Repaired | Said::Cleared | Said::Closed => {
             Expected::Kept("which no worker does".to_owned())
         }
@@ -349,6 +354,7 @@ const fn closer_early(said: Said) -> &'static str {
         | Said::SnapshotUnusable
         | Said::Overdue
         | Said::Attach
+        | Said::Seen
         | Said::Offer
         | Said::Repaired
         | Said::Cleared => "instead of what it closed",
@@ -408,6 +414,7 @@ fn child_reads(told: Told, fault: Fault, is_loader: bool) -> Option<Expected> {
             | Told::Leave
             | Told::Query
             | Told::InForce
+            | Told::Seen
             | Told::History
             | Told::Keep
             | Told::Vitals
@@ -437,6 +444,7 @@ fn loader_early(said: Said) -> Option<&'static str> {
         | Said::SnapshotUnusable
         | Said::Overdue
         | Said::Attach
+        | Said::Seen
         | Said::Closed
         | Said::Cleared => Some("instead of an offer"),
     }
@@ -461,6 +469,7 @@ fn remover_early(said: Said) -> Option<&'static str> {
         | Said::SnapshotUnusable
         | Said::Overdue
         | Said::Attach
+        | Said::Seen
         | Said::Closed
         | Said::Offer => Some("instead of what it removed"),
     }

@@ -217,6 +217,7 @@ fn unexpected(found: &ToChild, wanted: &'static str) -> ConversationError {
         ToChild::Leave => "leave",
         ToChild::Query { .. } => "a query",
         ToChild::InForce(_) => "what is in force",
+        ToChild::Seen(_) => "what was read",
         ToChild::History(_) => "what became of configurations",
         ToChild::Keep => "a snapshot to write",
         ToChild::Vitals(_) => "what the supervisor knows",

@@ -39,6 +39,8 @@ pub enum Task {
     Stop,
     /// Answer a query.
     Answer,
+    /// Learn how what is in force is recognised.
+    Recall,
     /// Learn what became of earlier configurations.
     Learn,
     /// Write a snapshot.
@@ -117,6 +119,7 @@ impl Conversation {
                 Ok(Task::Welcome(*occasion))
             }
             (ToChild::InForce(_), Stage::Gathering | Stage::Shadow) => Ok(Task::Note),
+            (ToChild::Seen(_), Stage::Gathering | Stage::Shadow) => Ok(Task::Recall),
             (ToChild::History(_), Stage::Gathering | Stage::Shadow) => Ok(Task::Learn),
             (ToChild::Keep, Stage::Shadow | Stage::Granted) => Ok(Task::Keep),
             (ToChild::Vitals(_), Stage::Shadow | Stage::Granted) => Ok(Task::Serve),
@@ -193,6 +196,7 @@ const fn name(message: &ToChild) -> &'static str {
         ToChild::Leave => "Leave",
         ToChild::Query { .. } => "Query",
         ToChild::InForce(_) => "InForce",
+        ToChild::Seen(_) => "Seen",
         ToChild::History(_) => "History",
         ToChild::Keep => "Keep",
         ToChild::Vitals(_) => "Vitals",

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use holdfast_lab::handover::{Fault, Said, Told};
-use holdfast_protocol::handover::{ConfigReport, History, Offer, ToChild, Vitals};
+use holdfast_protocol::handover::{ConfigReport, History, Offer, Seen, ToChild, Vitals};
 
 use crate::assert_governed;
 use crate::supervisor::{Estate, Loader, SERVICES, SLOTS, hello, load, start};
@@ -27,6 +27,7 @@ fn message(told: Told, world: &World) -> ToChild {
         Told::Leave => ToChild::Leave,
         Told::Query => ToChild::Query { id: 7, body: vec![1] },
         Told::InForce => ToChild::InForce(ConfigReport::default()),
+        Told::Seen => ToChild::Seen(Seen::default()),
         Told::History => ToChild::History(History::default()),
         Told::Keep => ToChild::Keep,
         Told::Vitals => ToChild::Vitals(Vitals::default()),
@@ -53,6 +54,7 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
             | Told::Leave
             | Told::Query
             | Told::InForce
+            | Told::Seen
             | Told::History
             | Told::Keep
             | Told::Vitals
@@ -170,7 +172,8 @@ fn a_supervisor_that_is_gone_when_a_loader_answers_changes_nothing() {
             | Said::NotKept
             | Said::SnapshotUnusable
             | Said::Overdue
-            | Said::Attach => {}
+            | Said::Attach
+            | Said::Seen => {}
             // And this the closer's.
             Said::Closed => {}
         }

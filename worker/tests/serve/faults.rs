@@ -7,7 +7,7 @@ use std::path::Path;
 
 use holdfast_lab::handover::{Fault, Said, Told, send};
 use holdfast_lab::process;
-use holdfast_protocol::handover::{ConfigReport, History, Occasion, Offer, ToChild, Vitals};
+use holdfast_protocol::handover::{ConfigReport, History, Occasion, Offer, Seen, ToChild, Vitals};
 use holdfast_protocol::wire;
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -33,6 +33,7 @@ fn message(told: Told, estate: &Estate) -> ToChild {
     match told {
         Told::Hello => hello(Occasion::Recovery),
         Told::InForce => ToChild::InForce(ConfigReport::default()),
+        Told::Seen => ToChild::Seen(Seen { digest: "ab".repeat(32), mark: "1".to_owned() }),
         Told::History => ToChild::History(history()),
         Told::Keep => ToChild::Keep,
         Told::Offer => ToChild::Offer(Offer { index: 0, of: 1, entries: estate.entries.clone() }),
@@ -56,7 +57,7 @@ fn history() -> History {
 fn reach(told: Told, config: &Path, estate: &Estate) -> Worker {
     match told {
         Told::Hello => Worker::spawn(config),
-        Told::History => {
+        Told::History | Told::Seen => {
             let worker = Worker::spawn(config);
             worker.tell(&hello(Occasion::Recovery), &[]);
             worker.hear();
@@ -90,6 +91,7 @@ fn expected(told: Told, fault: Fault) -> Option<Expected> {
         Fault::Twice => match told {
             Told::InForce
             | Told::Query
+            | Told::Seen
             | Told::History
             | Told::Keep
             | Told::Vitals
@@ -170,6 +172,10 @@ fn try_told(told: Told, fault: Fault, expected: Expected) {
 fn goes_on(told: Told, worker: &Worker, estate: &Estate) {
     match told {
         Told::Hello => assert_eq!(Said::from(&worker.hear()), Said::Welcome),
+        Told::Seen => {
+            worker.tell(&ToChild::History(History::default()), &[]);
+            worker.offer(estate);
+        }
         Told::InForce | Told::History => worker.offer(estate),
         Told::Keep => drop(worker.hear_until(|said| Said::from(said) == Said::Kept)),
         Told::Grant => drop(worker.hear_until(|said| Said::from(said) == Said::Granted)),
@@ -261,6 +267,8 @@ fn heard(said: Said, config: &Path, estate: &Estate) -> Option<Worker> {
         }
         // It has a test with connections, in `tests/tests/e2e/drained.rs`; it changes nothing here.
         Said::Overdue => return None,
+        // It is said two seconds after a save: see `recognised.rs`.
+        Said::Seen => return None,
         Said::Offer | Said::Repaired | Said::Cleared | Said::Closed => return None,
     })
 }

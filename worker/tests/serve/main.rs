@@ -9,6 +9,7 @@ mod estate;
 mod faults;
 mod handover;
 mod measure;
+mod recognised;
 mod saves;
 mod scrapes;
 mod snapshot;

@@ -177,10 +177,13 @@ impl Worker {
         }
     }
 
-    /// The next message that has to do with a takeover: no heartbeat, and not what is tried.
+    /// The next message that has to do with a takeover: no heartbeat, and not what is tried or seen.
     pub fn hear(&self) -> FromChild {
         self.hear_until(|message| {
-            !matches!(message, FromChild::Heartbeat { .. } | FromChild::Trying { .. })
+            !matches!(
+                message,
+                FromChild::Heartbeat { .. } | FromChild::Trying { .. } | FromChild::Seen(_)
+            )
         })
     }
 

@@ -11,14 +11,14 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, WrapFuture,
 };
 use holdfast_protocol::handover::{
-    FromChild, HEARTBEAT_INTERVAL, MAX_TEXT_BYTES, Occasion, Offer, ToChild,
+    FromChild, HEARTBEAT_INTERVAL, MAX_TEXT_BYTES, Occasion, Offer, Seen, ToChild,
 };
 use holdfast_protocol::wire;
 use tokio::io::unix::AsyncFd;
 
 use super::compiler::{Compiler, Keep, Past};
 use super::scrapes::{self, Begin, Depart, Scrapes};
-use super::source::{Granted, Source};
+use super::source::{Granted, Look, Source};
 use super::tables::{Order, Tables};
 use crate::lifeline::{Lifeline, LifelineError};
 use crate::serve::conversation::{Conversation, Task};
@@ -53,6 +53,8 @@ pub struct Link {
     conversation: Conversation,
     gathering: Gathering,
     occasion: Occasion,
+    /// How what is in force is recognised, until what is on disk is looked at.
+    seen: Option<Seen>,
     /// How often every actor has taken its turn.
     progress: u64,
     queue: VecDeque<FromChild>,
@@ -129,6 +131,7 @@ impl Link {
             conversation: Conversation::default(),
             gathering: Gathering::default(),
             occasion: Occasion::Start,
+            seen: None,
             progress: 0,
             queue: VecDeque::new(),
             flushing: false,
@@ -174,19 +177,24 @@ impl Link {
             (Task::Answer, ToChild::Query { id, body }) => {
                 self.tables.do_send(Order::Answer(id, body));
             }
+            (Task::Recall, ToChild::Seen(seen)) => self.seen = Some(seen),
             (Task::Learn, ToChild::History(history)) => {
                 let snapshot = descriptors.into_iter().next();
                 if snapshot.is_none() && !history.snapshot.is_empty() {
                     return Err(NO_DESCRIPTOR.to_owned());
                 }
                 self.compiler.do_send(Past { history, snapshot });
+                self.source.do_send(Look(self.seen.take()));
             }
             (Task::Keep, _) => match descriptors.into_iter().next() {
                 Some(file) => self.compiler.do_send(Keep(file)),
                 None => return Err(NO_DESCRIPTOR.to_owned()),
             },
             (Task::Leave, _) => self.scrapes.do_send(Depart),
-            (Task::Note | Task::Gather | Task::Answer | Task::Learn | Task::Serve, _) => {}
+            (
+                Task::Note | Task::Gather | Task::Answer | Task::Recall | Task::Learn | Task::Serve,
+                _,
+            ) => {}
         }
         Ok(())
     }

@@ -1,20 +1,23 @@
 //! Reads the configuration when the worker starts and whenever it has changed on disk.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+};
 use holdfast_config::Sources;
+use holdfast_protocol::handover::{FromChild, Seen};
 use nix::sys::inotify::Inotify;
 
 use super::compiler::{Compiler, Fresh, Text};
-use super::lifeline::{End, Link, Pulse};
-use super::tables::{Order, Tables};
+use super::lifeline::{End, Link, Pulse, Say};
+use super::tables::{Found, Order, SETTLING, Tables};
 use crate::serve::Configuration;
 use crate::serve::source::places::places_and_steps;
 use crate::serve::source::reading;
 use crate::serve::source::settling::{Change, Settling};
-use crate::serve::source::signature::{Signature, signature};
+use crate::serve::source::signature::{CERTAIN_AFTER, Signature, signature};
 use crate::serve::source::watcher::Watcher;
 use crate::serve::source::{BEATS_PER_POLL, POLL_INTERVAL};
 
@@ -38,6 +41,12 @@ pub struct Source {
     reading: bool,
     /// Whether something has changed since that began.
     again: bool,
+    /// What is on disk by what a former worker has read of it, as long as this one has not.
+    assumed: Option<Seen>,
+    /// When what was read right after it had changed is read once more.
+    recheck: Option<SpawnHandle>,
+    /// What was said to be on disk last, and how it is recognised.
+    said: Option<Seen>,
     /// Heartbeats so far.
     beats: u32,
 }
@@ -49,11 +58,20 @@ impl Message for Granted {
     type Result = ();
 }
 
+/// What became of configurations is known: it is time to look at what is on disk. A former worker has read this.
+pub struct Look(pub Option<Seen>);
+
+impl Message for Look {
+    type Result = ();
+}
+
 /// What was found on disk.
 pub struct Read {
     signature: Signature,
     /// The text, or why it cannot be read.
     pub text: Result<Arc<Sources>, String>,
+    /// How long it had not changed before it was read.
+    age: Option<Duration>,
     /// Whether it failed because this process confined itself to where the configuration was.
     outside: bool,
 }
@@ -77,6 +95,9 @@ impl Source {
             passed: None,
             reading: false,
             again: false,
+            assumed: None,
+            recheck: None,
+            said: None,
             beats: 0,
         }
     }
@@ -138,6 +159,10 @@ impl Source {
 
     fn read(&mut self, ctx: &mut Context<Self>) {
         self.reading = true;
+        self.assumed = None;
+        if let Some(recheck) = self.recheck.take() {
+            ctx.cancel_future(recheck);
+        }
         self.settling.reads(Instant::now());
         let (configuration, compiler) = (Arc::clone(&self.configuration), self.compiler.clone());
         // Nothing can have changed little when nothing was read before.
@@ -155,6 +180,7 @@ impl Source {
         ctx.spawn(reading.into_actor(self).map(|reading, actor, ctx| {
             actor.reading = false;
             if let Some((read, digest)) = reading {
+                actor.recognise(&read, &digest, ctx);
                 actor.pass_on(read, digest);
             }
             if std::mem::take(&mut actor.again) {
@@ -163,8 +189,30 @@ impl Source {
         }));
     }
 
+    /// Says by what the next worker recognises what was read. A change right after the last one may look the same: what
+    /// was read as soon as it had changed, as saves are, is read once more when any other change would show.
+    fn recognise(&mut self, read: &Read, digest: &str, ctx: &mut Context<Self>) {
+        let (Ok(_), Some(mark), Some(age)) = (&read.text, read.signature.mark(), read.age) else {
+            return;
+        };
+        if age < CERTAIN_AFTER {
+            self.recheck = Some(ctx.run_later(CERTAIN_AFTER, |actor, ctx| {
+                actor.recheck = None;
+                if !actor.reading && !actor.settling.is_waiting() {
+                    actor.read(ctx);
+                }
+            }));
+            return;
+        }
+        let seen = Seen { digest: digest.to_owned(), mark };
+        if self.said.as_ref() != Some(&seen) {
+            self.link.do_send(Say(FromChild::Seen(seen.clone())));
+            self.said = Some(seen);
+        }
+    }
+
     /// Passes on what was read, unless it is what was passed on before.
-    fn pass_on(&mut self, Read { signature, text, outside }: Read, digest: String) {
+    fn pass_on(&mut self, Read { signature, text, outside, .. }: Read, digest: String) {
         if outside {
             return self.link.do_send(End::Failed(MOVED.to_owned()));
         }
@@ -183,9 +231,10 @@ impl Read {
     pub fn of(Configuration { path, reader, readable }: &Configuration) -> Self {
         // The signature first: a change between the two shows as another one later.
         let signature = signature(path);
+        let age = signature.age(SystemTime::now());
         let text = reading::text(path, reader).map(Arc::new);
         let outside = text.is_err() && readable.lacks(path);
-        Self { signature, text, outside }
+        Self { signature, text, age, outside }
     }
 
     /// The same, and the digest of the text, if there is one.
@@ -201,7 +250,26 @@ impl Actor for Source {
     fn started(&mut self, ctx: &mut Self::Context) {
         // First the watch: whatever changes after what is read then is told of, as what it is.
         self.watch(ctx);
-        self.read(ctx);
+    }
+}
+
+impl Handler<Look> for Source {
+    type Result = ();
+
+    /// What a former worker has read is still there: it is read when nobody waits any more. It may be megabytes, and
+    /// the next grant waits for this.
+    fn handle(&mut self, Look(seen): Look, ctx: &mut Self::Context) {
+        if self.reading || self.passed.is_some() || self.assumed.is_some() {
+            return;
+        }
+        let found = signature(&self.configuration.path).mark();
+        match seen.filter(|seen| found.as_ref() == Some(&seen.mark)) {
+            Some(seen) => {
+                self.tables.do_send(Found(seen.digest.clone()));
+                self.assumed = Some(seen);
+            }
+            None => self.read(ctx),
+        }
     }
 }
 
@@ -211,6 +279,16 @@ impl Handler<Granted> for Source {
     /// One that has waited for its grant may not have noticed a save that the former worker put in
     /// force: it must not put back what was before.
     fn handle(&mut self, Granted(epoch): Granted, ctx: &mut Self::Context) {
+        if self.assumed.is_some() {
+            // Whatever else is there by now is read as well.
+            self.tables.do_send(Order::Write { epoch, is_current: true });
+            ctx.run_later(SETTLING, |actor, ctx| {
+                if actor.assumed.is_some() {
+                    actor.read(ctx);
+                }
+            });
+            return;
+        }
         let is_current = !self.reading
             && !self.settling.is_waiting()
             && self.signature.as_ref() == Some(&signature(&self.configuration.path));

@@ -22,7 +22,7 @@ use crate::serve::{grace, memory};
 
 /// How long what was in force already is left alone after a grant. The supervisor, which waits for
 /// the answer, may have no other processor to hear it on: this is many times what it takes.
-const SETTLING: Duration = Duration::from_millis(20);
+pub const SETTLING: Duration = Duration::from_millis(20);
 
 /// How often the cgroups and network namespaces that an enrolment or an access policy names are looked
 /// up, in heartbeats: one that is made is known a second later at the latest. A look costs two system calls

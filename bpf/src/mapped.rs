@@ -14,6 +14,7 @@ use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::{
     EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters,
     ServiceRecord, SocketState, TableHeader,
+    cache::CacheLine,
     endpoint::EndpointState,
     event::{Event, EventControl},
     traffic::Traffic,
@@ -39,7 +40,7 @@ macro_rules! plain {
 
 plain!(u32, u64, HeadWord, TableHeader, EndpointSlot, ServiceRecord, ServiceCounters);
 plain!(FrontendKey, Frontend, EnrolmentWord, EnrolledKey, EndpointState, Traffic);
-plain!([u8; 32], Cell, PolicyCounters, EventControl, Event, SocketState);
+plain!([u8; 32], Cell, PolicyCounters, EventControl, Event, SocketState, CacheLine);
 
 /// The `T` that `bytes` begin with; `None` if there are too few.
 #[must_use]

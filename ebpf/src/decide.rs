@@ -13,6 +13,9 @@
 //! An endpoint that is asked for by its own address is an element of `FRONTENDS` like any other, and
 //! decided by the same steps; only that its table says who it is, instead of who is next ([`direct`]).
 //!
+//! What is [known](crate::cache) of an address is taken for what a lookup would find, if its service still has the head
+//! that it had then.
+//!
 //! A look that fails a check is taken again, [`limit::LOOKS`] times in all; then the connection is
 //! refused, never let through.
 //!
@@ -22,6 +25,7 @@
 use holdfast_protocol::kernel::{EndpointSlot, FrontendKey, HeadWord, TableHeader, limit, policy};
 
 use crate::affinity::{self, Affinities, Stay};
+use crate::cache::Known;
 use crate::client::{self, Clients};
 use crate::flow::{self, Former};
 use crate::socket::{Peer, Reach};
@@ -53,8 +57,8 @@ pub trait Slots {
     fn slot_word(&self, slot: Self::Slot, word: usize) -> u64;
 }
 
-/// The maps, likewise.
-pub trait Tables: Slots + Affinities + Clients {
+/// Where addresses lead, likewise.
+pub trait Addresses {
     /// An element of `FRONTENDS`. The kernel may give it to another key while it is held.
     type Element: Copy;
 
@@ -64,6 +68,12 @@ pub trait Tables: Slots + Affinities + Clients {
     fn element_word(&self, element: Self::Element, word: usize) -> u64;
     /// The head of `service`; `None` if there is no such number.
     fn head(&self, service: u32) -> Option<HeadWord>;
+}
+
+/// The maps, likewise.
+pub trait Tables: Slots + Addresses + Affinities + Clients {
+    /// What is known of `key` without a lookup.
+    fn known(&self, key: &FrontendKey) -> Option<Known>;
     /// What is open and pending at the endpoint with this number: a
     /// [`Live`](holdfast_protocol::kernel::endpoint::Live).
     fn live(&self, state: u32) -> u64;
@@ -270,40 +280,58 @@ struct IdleFrontend {
 }
 
 /// Looks once at everything that decides `inquiry`. What has gone somewhere before keeps its endpoint
-/// while that is in the service's table. The element of its key need not be `found` again.
+/// while that is in the service's table.
 #[inline(always)]
-pub fn look<T: Tables>(
-    tables: &T,
-    past: &impl Past,
-    inquiry: &mut Inquiry,
-    found: Option<T::Element>,
-) -> Look {
-    let (key, decision) = (&inquiry.key, &mut inquiry.decision);
-    let Some(element) = found.or_else(|| tables.element(key)) else {
+pub fn look<T: Tables>(tables: &T, past: &impl Past, inquiry: &mut Inquiry) -> Look {
+    let mut found = Known::NOBODYS;
+    let known = tables.known(&inquiry.key);
+    if let Some(known) = known
+        && known.still_leads(tables)
+    {
+        found = known;
+    } else if let Some(element) = tables.element(&inquiry.key)
+        && let Some(look) = follow(tables, inquiry, element, &mut found)
+    {
+        return look;
+    }
+    let decision = &mut inquiry.decision;
+    if found.is_nobodys() {
         decision.verdict = Verdict::Untouched;
         return Look::Settled;
-    };
+    }
+    decision.service = found.service;
+    decision.generation = found.head.generation();
+    consult(tables, found.head, past, inquiry)
+}
+
+/// Where the `element` of the key leads, into `found`. If that leads nowhere, or is being replaced, what the look comes to.
+#[inline(always)]
+fn follow<T: Tables>(
+    tables: &T,
+    inquiry: &mut Inquiry,
+    element: T::Element,
+    found: &mut Known,
+) -> Option<Look> {
     let lead = tables.element_word(element, words::FRONTEND_LEAD);
     let span = tables.element_word(element, words::FRONTEND_SPAN);
     let frontend = words::frontend(lead, span);
-    if frontend.tag != key.tag() || tables.element_word(element, words::FRONTEND_LEAD) != lead {
-        return Look::Replaced;
+    let tag = inquiry.key.tag();
+    if frontend.tag != tag || tables.element_word(element, words::FRONTEND_LEAD) != lead {
+        return Some(Look::Replaced);
     }
     let Some(head) = tables.head(frontend.service) else {
-        return Look::Replaced;
+        return Some(Look::Replaced);
     };
     if !head.is_published() || !frontend.in_force(head.generation()) {
         let seen = IdleFrontend { lead, span, head };
         if seen != inquiry.idle {
             inquiry.idle = seen;
-            return Look::Idle;
+            return Some(Look::Idle);
         }
-        decision.verdict = Verdict::Untouched;
-        return Look::Settled;
+        return None;
     }
-    decision.service = frontend.service;
-    decision.generation = head.generation();
-    consult(tables, head, past, inquiry)
+    *found = Known { service: frontend.service, head };
+    None
 }
 
 /// Takes the decision from the table of `head`, unless it is not, or no longer, the table of the

@@ -8,12 +8,14 @@ use holdfast_protocol::kernel::endpoint::Live;
 use holdfast_protocol::kernel::{Affinity, Frontend, SETTINGS_SLOTS, feature, policy};
 
 use super::*;
+use crate::cache;
 use crate::limit::{Bound, Places, bounds, has_bounds, settle};
 use crate::plain::{self, Way};
 use crate::race::{
     CLIENT, ENTRIES, KEY, Memory, NOW, OTHER, OTHER_KEY, Race, SERVICE, STAY_MS, Step, decide,
-    endpoint_slot, frontend, header, peer, word,
+    endpoint_slot, frontend, header, peer,
 };
+use crate::words::word;
 
 /// What a decision comes to, without the fields that its verdict leaves without meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,11 +75,15 @@ fn outcomes_after(prepare: Step, script: &[Step]) -> HashSet<Outcome> {
 
 /// The same when the last step comes before that many reads. What is found on the plain way is one of them.
 fn outcomes_within(instants: usize, prepare: Step, script: &[Step]) -> HashSet<Outcome> {
-    let (mut seen, mut plain) = (HashSet::new(), HashSet::new());
+    let (mut seen, mut knowing, mut plain) = (HashSet::new(), HashSet::new(), HashSet::new());
     let mut at = vec![0; script.len()];
     loop {
-        seen.insert(outcome(&decide(&prepared(prepare, script, &at), &KEY, Reach::Ipv4)));
-        plain.extend(found_plainly(&prepared(prepare, script, &at)));
+        let race = || prepared(prepare, script, &at);
+        seen.insert(outcome(&decide(&race(), &KEY, Reach::Ipv4)));
+        for race in [informed(race()), learning(race())] {
+            knowing.insert(outcome(&decide(&race, &KEY, Reach::Ipv4)));
+        }
+        plain.extend([informed(race()), learning(race())].iter().filter_map(found_plainly));
         // The next non-decreasing sequence.
         let Some(last) = at.iter().rposition(|instant| *instant < instants) else { break };
         let next = at[last] + 1;
@@ -85,12 +91,29 @@ fn outcomes_within(instants: usize, prepare: Step, script: &[Step]) -> HashSet<O
     }
     let places: HashSet<_> = seen.iter().filter_map(place).collect();
     assert!(plain.is_subset(&places), "{plain:?} is not in {places:?}");
+    assert!(knowing.is_subset(&seen), "{knowing:?} is not in {seen:?}");
     seen
 }
 
 fn prepared<'a>(prepare: Step, script: &'a [Step], at: &'a [usize]) -> Race<'a> {
     let race = Race::new(script, at);
     prepare(&mut race.memory.borrow_mut());
+    race
+}
+
+/// The same, and where `KEY` leads was known before the writer took its first step.
+fn informed<'a>(race: Race<'a>) -> Race<'a> {
+    let still = Race::new(&[], &[]);
+    still.memory.swap(&race.memory);
+    let known = cache::look_up(&still, &KEY);
+    still.memory.swap(&race.memory);
+    race.memory.borrow_mut().known = known;
+    race
+}
+
+/// The same, and it is learnt meanwhile.
+fn learning<'a>(race: Race<'a>) -> Race<'a> {
+    race.learns.set(true);
     race
 }
 
@@ -108,7 +131,7 @@ fn place(outcome: &Outcome) -> Option<Place> {
 
 /// Where the plain way leads.
 pub(crate) fn found_plainly(race: &Race<'_>) -> Option<Place> {
-    let found = plain::look(race, race.element(&KEY), &KEY, Reach::Ipv4);
+    let found = plain::look(race, race.known(&KEY)?, Reach::Ipv4);
     let host = (0..=u8::MAX).find(|host| peer(*host) == found.endpoint);
     match found.way {
         Way::Winding => None,
@@ -125,10 +148,14 @@ fn a_connection_is_sent_to_the_endpoint_the_random_word_selects() {
         let decision = decide(&race, &KEY, Reach::Ipv4);
         assert_eq!((outcome(&decision), decision.retries), (sent(host, 1), 0));
         assert_eq!(decision.state, u32::from(host), "its number comes with it");
-        // The cost of the plain case: the element and three words of it, the head, and eight words
-        // of the table: the identity twice, shape and extent, and an endpoint's address, port and
-        // number.
-        assert_eq!(race.reads.get(), 13);
+        // The cost of the plain case: that nothing is known, the element and three words of it, the head, and eight
+        // words of the table: the identity twice, shape and extent, and an endpoint's address, port and number.
+        assert_eq!(race.reads.get(), 14);
+        // What is known spares it the element.
+        let race = informed(Race::new(&[], &[]));
+        race.random.borrow_mut().push(random);
+        assert_eq!(outcome(&decide(&race, &KEY, Reach::Ipv4)), sent(host, 1));
+        assert_eq!(race.reads.get(), 10);
     }
 }
 
@@ -230,7 +257,7 @@ fn an_address_that_is_not_a_frontend_is_untouched() {
     let race = Race::new(&[], &[]);
     let decision = decide(&race, &OTHER_KEY, Reach::Ipv4);
     assert_eq!((outcome(&decision), decision.service), (Outcome::Untouched, NO_SERVICE));
-    assert_eq!(race.reads.get(), 1);
+    assert_eq!(race.reads.get(), 2);
 }
 
 #[test]
@@ -344,10 +371,10 @@ fn reads_among(hosts: u8, policy: u8) -> usize {
 
 #[test]
 fn a_choice_costs_the_same_however_many_endpoints_there_are() {
-    for (policy, reads) in [(policy::RANDOM, 13), (policy::WEIGHTED, 15), (policy::ROUND_ROBIN, 13)]
+    for (policy, reads) in [(policy::RANDOM, 14), (policy::WEIGHTED, 16), (policy::ROUND_ROBIN, 14)]
     {
         assert_eq!((reads_among(2, policy), reads_among(250, policy)), (reads, reads));
-        assert_eq!(reads_among(1, policy), 13, "there is nothing to choose");
+        assert_eq!(reads_among(1, policy), 14, "there is nothing to choose");
     }
 }
 
@@ -379,7 +406,7 @@ fn a_client_is_sent_where_the_lookup_table_has_it() {
             let expected = sent(host_of(id + shift), 1);
             assert_eq!(outcome(&decide(&race, &KEY, Reach::Ipv4)), expected, "{id} by {by}");
             // The plain case, and one word each of settings and lookup table.
-            assert_eq!(race.reads.get(), 15);
+            assert_eq!(race.reads.get(), 16);
             seen.insert(entry_of(id + shift));
         }
         assert_eq!(seen.len(), ENTRIES as usize);
@@ -473,7 +500,7 @@ fn a_client_stays_with_its_endpoint_and_for_another_while() {
     let stayed = stayed(&[1, 2, 3], 3, 2, NOW + 1);
     assert_eq!((stayed.outcome, stayed.kept, stayed.until), (sent(3, 1), None, UNTIL));
     // The plain case, a word of settings, the element and four words of it, three words compared.
-    assert_eq!(stayed.reads, 13 + 1 + 5 + 3);
+    assert_eq!(stayed.reads, 14 + 1 + 5 + 3);
 }
 
 #[test]
@@ -501,7 +528,7 @@ fn an_endpoint_that_is_gone_is_given_up_after_a_search() {
     let stayed = stayed(&many, 201, 100, NOW + 1);
     assert_eq!((stayed.outcome, stayed.kept), (sent(1, 1), Some((0, UNTIL))));
     // Three words compared where it was, and at each row.
-    assert_eq!(stayed.reads, 13 + 1 + 5 + 3 + 3 * 200);
+    assert_eq!(stayed.reads, 14 + 1 + 5 + 3 + 3 * 200);
 }
 
 #[test]
@@ -518,8 +545,8 @@ fn what_is_remembered_never_leads_out_of_the_table() {
         memory.sticky(0, 1, &[1, 2]);
         memory.remember(2, 1, NOW + 1);
     };
-    // A look that finds an affinity takes 21 reads.
-    let seen = outcomes_within(28, prepare, &script);
+    // A look that finds an affinity takes 22 reads.
+    let seen = outcomes_within(29, prepare, &script);
     assert_eq!(seen, HashSet::from([sent(1, 1), sent(2, 1), sent(3, 2)]));
 }
 
@@ -626,8 +653,8 @@ fn a_table_that_never_stands_still_is_refused_and_counted() {
 
 #[test]
 fn what_was_read_from_a_replaced_table_is_not_kept() {
-    // A look at a table without endpoints takes nine reads, the last of them that of the identity.
-    const READS: usize = 9;
+    // A look at a table without endpoints takes ten reads, the last of them that of the identity.
+    const READS: usize = 10;
     let leave: Step = |memory| memory.slots[0][words::HEADER_IDENTITY] = 0;
     let come_back: Step = |memory| memory.slots[0] = header(SERVICE, 1, 0, ECONNREFUSED, 0);
     let script: Vec<Step> = [come_back, leave].repeat(limit::LOOKS as usize);
@@ -635,4 +662,26 @@ fn what_was_read_from_a_replaced_table_is_not_kept() {
         (0..limit::LOOKS as usize).flat_map(|l| [l * READS, (l + 1) * READS - 1]).collect();
     let decision = decide(&Race::new(&script, &at), &KEY, Reach::Ipv4);
     assert_eq!((outcome(&decision), decision.retries), (Outcome::Unsettled, limit::LOOKS));
+}
+
+#[test]
+fn what_was_known_before_leads_nowhere_once_the_service_has_another_head() {
+    let known = Known { service: SERVICE, head: HeadWord::new(0, 1) };
+    let with = |change: Step| {
+        let race = Race::new(&[], &[]);
+        change(&mut race.memory.borrow_mut());
+        race.memory.borrow_mut().known = Some(known);
+        (outcome(&decide(&race, &KEY, Reach::Ipv4)), found_plainly(&race))
+    };
+    assert_eq!(with(|_| {}), (sent(1, 1), Some((Some(1), SERVICE))));
+    let gone: Step = |memory| {
+        memory.elements.clear();
+        memory.heads[SERVICE as usize] = HeadWord::UNPUBLISHED;
+    };
+    assert_eq!(with(gone), (Outcome::Untouched, None));
+    let replaced: Step = |memory| {
+        memory.table(4, SERVICE, 2, policy::RANDOM, &[3]);
+        memory.heads[SERVICE as usize] = HeadWord::new(4, 2);
+    };
+    assert_eq!(with(replaced), (sent(3, 2), None));
 }

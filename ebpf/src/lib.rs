@@ -9,6 +9,7 @@
 //! - [`arrival`]: what a packet that arrives is part of, for the same.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`direct`]: the endpoint that is asked for by its own address.
+//! - [`cache`]: where an address leads, as a lookup before this one has found it.
 //! - [`plain`]: the straight way through all that, which nearly every connection goes.
 //! - [`client`]: who a client is, for what depends on that.
 //! - [`enrol`]: which sockets are governed at all.
@@ -32,6 +33,7 @@
 
 pub mod affinity;
 pub mod arrival;
+pub mod cache;
 pub mod choose;
 pub mod client;
 pub mod decide;

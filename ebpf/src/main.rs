@@ -7,7 +7,7 @@
 //! - [`steps`]: what they do one after the other, each a function of its own to the verifier.
 //! - [`straight`]: the way of a connection of which nothing has to be asked.
 //! - [`caller`], [`sock_addr`]: the socket and the address of the system call.
-//! - [`maps`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
+//! - [`maps`], [`address_cache`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
 //!   writes them.
 //! - [`counting`]: what is counted of a connection after the system call.
 //! - [`telling`]: where what becomes of a connection is told to whoever asks.
@@ -22,6 +22,8 @@
 //! let through; and nothing here knows how large a map is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod address_cache;
 #[cfg(target_arch = "bpf")]
 mod arrivals;
 #[cfg(target_arch = "bpf")]

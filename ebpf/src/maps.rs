@@ -10,8 +10,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::affinity::Affinities;
+use holdfast_ebpf::cache::Known;
 use holdfast_ebpf::client::Clients;
-use holdfast_ebpf::decide::{Slots, Tables};
+use holdfast_ebpf::decide::{Addresses, Slots, Tables};
 use holdfast_ebpf::socket::Peer;
 use holdfast_ebpf::words::{self, AffinityWords, FrontendWords, Slot};
 use holdfast_protocol::kernel::endpoint::EndpointState;
@@ -23,7 +24,7 @@ use holdfast_protocol::kernel::{
 };
 
 use crate::caller::Caller;
-use crate::search;
+use crate::{address_cache, search};
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
 const SERVICE_COUNT: usize = limit::DEFAULT_SERVICES as usize;
@@ -69,6 +70,31 @@ impl Slots for Arrays {
         // SAFETY: `slot` comes from a lookup in an array, whose values stay mapped; callers pass
         // one of its four words. A writer stores meanwhile, hence one volatile load of 8 bytes.
         unsafe { (&raw const (*slot)[word]).read_volatile() }
+    }
+}
+
+impl Addresses for Arrays {
+    type Element = *const FrontendWords;
+
+    #[inline(always)]
+    fn element(&self, key: &FrontendKey) -> Option<Self::Element> {
+        FRONTENDS.get_ptr(key).map(<*const Frontend>::cast)
+    }
+
+    #[inline(always)]
+    fn element_word(&self, element: Self::Element, word: usize) -> u64 {
+        // SAFETY: `element` comes from a lookup in this run of the program, so it points to a value
+        // of 16 aligned bytes that stays mapped until the run ends; callers pass a word of a
+        // `Frontend`. Others write it meanwhile, hence one volatile load of 8 bytes.
+        unsafe { (&raw const (*element)[word]).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn head(&self, service: u32) -> Option<HeadWord> {
+        let head = HEADS.get_ptr(service)?;
+        // SAFETY: the lookup bounds `service`, and an array's values stay mapped. A writer stores
+        // the word meanwhile, hence one volatile load of 8 bytes.
+        Some(HeadWord(unsafe { head.read_volatile() }))
     }
 }
 
@@ -140,28 +166,34 @@ impl Affinities for Maps {
     }
 }
 
-impl Tables for Maps {
+impl Addresses for Maps {
     type Element = *const FrontendWords;
 
     #[inline(always)]
     fn element(&self, key: &FrontendKey) -> Option<Self::Element> {
-        FRONTENDS.get_ptr(key).map(<*const Frontend>::cast)
+        Arrays.element(key)
     }
 
     #[inline(always)]
     fn element_word(&self, element: Self::Element, word: usize) -> u64 {
-        // SAFETY: `element` comes from a lookup in this run of the program, so it points to a value
-        // of 16 aligned bytes that stays mapped until the run ends; callers pass a word of a
-        // `Frontend`. Others write it meanwhile, hence one volatile load of 8 bytes.
-        unsafe { (&raw const (*element)[word]).read_volatile() }
+        Arrays.element_word(element, word)
     }
 
     #[inline(always)]
     fn head(&self, service: u32) -> Option<HeadWord> {
-        let head = HEADS.get_ptr(service)?;
-        // SAFETY: the lookup bounds `service`, and an array's values stay mapped. A writer stores
-        // the word meanwhile, hence one volatile load of 8 bytes.
-        Some(HeadWord(unsafe { head.read_volatile() }))
+        Arrays.head(service)
+    }
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn known(&self, key: &FrontendKey) -> Option<Known> {
+        let known = address_cache::recall(key);
+        if known.is_some() {
+            return known;
+        }
+        address_cache::learn(key);
+        address_cache::recall(key)
     }
 
     #[inline(always)]
@@ -292,11 +324,10 @@ pub unsafe fn write_address(to: *mut Address, from: &Address) {
         assert!(core::mem::offset_of!(Event, original) % 8 == 0);
         assert!(core::mem::offset_of!(Event, endpoint) % 8 == 0);
     }
-    let word = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
     let to: *mut u64 = to.cast();
     // SAFETY: by the contract above; an address is two words.
     unsafe {
-        to.write_volatile(word(from[0], from[1]));
-        to.add(1).write_volatile(word(from[2], from[3]));
+        to.write_volatile(words::word(from[0], from[1]));
+        to.add(1).write_volatile(words::word(from[2], from[3]));
     }
 }

@@ -5,8 +5,9 @@
 //! being replaced, a refusal, an errno, anything a service asks for) is [`Way::Winding`], and decided from the start as all
 //! connections are. So it makes no decision that is not one of `decide`, which its tests hold it to.
 
-use holdfast_protocol::kernel::{EndpointSlot, FrontendKey, TableHeader, policy};
+use holdfast_protocol::kernel::{EndpointSlot, TableHeader, policy};
 
+use crate::cache::Known;
 use crate::choose;
 use crate::decide::{NO_SERVICE, Tables, endpoint};
 use crate::socket::{Peer, Reach};
@@ -37,43 +38,30 @@ pub struct Plain {
     pub service: u32,
 }
 
-/// Looks once at what decides a connection to `key`, made by a socket that can name the addresses in `reach`. The element of
-/// the key was `found`, or there is none.
+/// Looks once at what decides a connection to the address of which this is `known`, made by a socket that can name the
+/// addresses in `reach`.
 #[inline(always)]
-pub fn look<T: Tables>(
-    tables: &T,
-    found: Option<T::Element>,
-    key: &FrontendKey,
-    reach: Reach,
-) -> Plain {
+pub fn look<T: Tables>(tables: &T, known: Known, reach: Reach) -> Plain {
     let endpoint = Peer { address: [0; 4], port_be: 0 };
     let not_sent =
         |way| Plain { way, endpoint, state: EndpointSlot::NO_STATE, service: NO_SERVICE };
-    let Some(element) = found else { return not_sent(Way::Untouched) };
-    match sent(tables, element, key, reach) {
+    if known.is_nobodys() {
+        return not_sent(Way::Untouched);
+    }
+    match sent(tables, known, reach) {
         Some(plain) => plain,
         None => not_sent(Way::Winding),
     }
 }
 
 #[inline(always)]
-fn sent<T: Tables>(
-    tables: &T,
-    element: T::Element,
-    key: &FrontendKey,
-    reach: Reach,
-) -> Option<Plain> {
-    let lead = tables.element_word(element, words::FRONTEND_LEAD);
-    let frontend = words::frontend(lead, tables.element_word(element, words::FRONTEND_SPAN));
-    if frontend.tag != key.tag() || tables.element_word(element, words::FRONTEND_LEAD) != lead {
-        return None;
-    }
-    let head = tables.head(frontend.service)?;
-    if !head.is_published() || !frontend.in_force(head.generation()) {
+fn sent<T: Tables>(tables: &T, known: Known, reach: Reach) -> Option<Plain> {
+    let Known { service, head } = known;
+    if !known.still_leads(tables) {
         return None;
     }
     let header = tables.slot(head.slot())?;
-    let identity = TableHeader::identity(frontend.service, head.generation());
+    let identity = TableHeader::identity(service, head.generation());
     let shape = words::shape(tables.slot_word(header, words::HEADER_SHAPE));
     if tables.slot_word(header, words::HEADER_IDENTITY) != identity || !is_plain(shape) {
         return None;
@@ -89,7 +77,7 @@ fn sent<T: Tables>(
         way: Way::Sent,
         endpoint,
         state,
-        service: frontend.service,
+        service,
     })
 }
 
@@ -113,6 +101,7 @@ mod tests {
     /// Where the plain way leads in maps that `change` has prepared.
     fn found(change: Step) -> Option<(Option<u8>, u32)> {
         let race = Race::new(&[], &[]);
+        race.learns.set(true);
         change(&mut race.memory.borrow_mut());
         found_plainly(&race)
     }
@@ -121,14 +110,16 @@ mod tests {
     fn a_random_word_selects_among_equal_endpoints_and_one_alone_needs_none() {
         for (random, host) in [(0, 1), (u32::MAX, 2)] {
             let race = Race::new(&[], &[]);
+            race.learns.set(true);
             race.random.borrow_mut().push(random);
             assert_eq!(found_plainly(&race), Some((Some(host), SERVICE)));
-            // What `decide` reads, too.
-            assert_eq!(race.reads.get(), 13);
+            // What `decide` reads, and the head twice.
+            assert_eq!(race.reads.get(), 15);
         }
         for policy in [policy::RANDOM, policy::WEIGHTED, policy::ROUND_ROBIN, policy::MAGLEV] {
             let race = Race::new(&[], &[]);
             race.memory.borrow_mut().table(0, SERVICE, 1, policy, &[2]);
+            race.learns.set(true);
             race.random.borrow_mut().push(u32::MAX);
             assert_eq!(found_plainly(&race), Some((Some(2), SERVICE)));
             assert_eq!(*race.random.borrow(), vec![u32::MAX], "nothing was drawn");

@@ -1,9 +1,7 @@
 //! The programs, as the kernel calls them. Their names are those of
 //! [`holdfast_protocol::kernel::program`].
 
-use core::cell::Cell;
 use core::panic::PanicInfo;
-use core::ptr;
 
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
@@ -73,26 +71,22 @@ pub fn hf_sock_release(context: SockContext) -> i32 {
 
 #[inline(always)]
 fn connect(socket: &SockAddr) -> i32 {
-    let Some(protocol) = socket.governed() else {
+    if socket.governed().is_none() {
         return PROCEED;
-    };
+    }
     let caller = socket.caller();
-    let owner = Owner::of(caller.cookie(), caller.socket().cast(), protocol.into());
-    let found = Cell::new(ptr::null());
+    let owner = caller.owner();
     // What is known of the socket is loaded first: it may be in no cache, and what is done meanwhile
     // costs nothing beside it.
-    if !seats::is_known(owner)
-        && asks_nothing(caller)
-        && goes_plainly(socket, protocol, owner, &found)
-    {
+    if !seats::is_known(owner) && asks_nothing(caller) && goes_plainly(socket, owner) {
         return PROCEED;
     }
     if !is_enrolled(caller) {
         forget(caller, owner);
         return PROCEED;
     }
-    let mut inquiry = Inquiry::new(socket.key(protocol), socket.reach());
-    decide(&Connection(caller, found), &mut inquiry);
+    let mut inquiry = Inquiry::new(socket.key(), socket.reach());
+    decide(&Connection(caller), &mut inquiry);
     permit(caller, &mut inquiry);
     if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
         let judged = inquiry.decision.endpoint;

@@ -11,13 +11,15 @@ use holdfast_protocol::kernel::{
 };
 
 use crate::affinity::Affinities;
+use crate::cache::{self, Known};
 use crate::client::Clients;
 use crate::decide::{
-    self, Decision, ECONNREFUSED, Inquiry, Look, Looks, NO_ROW, NoPast, Slots, Tables, look,
+    self, Addresses, Decision, ECONNREFUSED, Inquiry, Look, Looks, NO_ROW, NoPast, Slots, Tables,
+    look,
 };
 use crate::flow;
 use crate::socket::{Peer, Reach};
-use crate::words::{self, AffinityWords, FrontendWords, Slot};
+use crate::words::{self, AffinityWords, FrontendWords, Slot, word};
 
 pub(crate) const SERVICE: u32 = 1;
 pub(crate) const OTHER: u32 = 2;
@@ -31,6 +33,10 @@ pub(crate) const fn key(host: u8) -> FrontendKey {
 
 /// The maps' contents.
 pub(crate) struct Memory {
+    /// What is known of the key that is asked for.
+    pub(crate) known: Option<Known>,
+    /// The era; `None` once it has ended, which it does before anything is changed but heads and slots.
+    era: Option<()>,
     pub(crate) elements: HashMap<FrontendKey, usize>,
     pub(crate) pool: Vec<FrontendWords>,
     pub(crate) heads: Vec<HeadWord>,
@@ -52,6 +58,8 @@ pub(crate) struct Race<'a> {
     pub(crate) reads: Cell<usize>,
     pub(crate) random: RefCell<Vec<u32>>,
     pub(crate) turns: Cell<u64>,
+    /// Whether what is not known is looked up first, to be known from then on.
+    pub(crate) learns: Cell<bool>,
     pub(crate) client: Cell<u64>,
     pub(crate) kept: Cell<Option<(AffinityKey, Affinity)>>,
 }
@@ -66,6 +74,7 @@ impl<'a> Race<'a> {
             reads: Cell::new(0),
             random: RefCell::new(Vec::new()),
             turns: Cell::new(0),
+            learns: Cell::new(false),
             client: Cell::new(0),
             kept: Cell::new(None),
         }
@@ -74,7 +83,8 @@ impl<'a> Race<'a> {
     fn read<R>(&self, take: impl FnOnce(&Memory) -> R) -> R {
         let read = self.reads.replace(self.reads.get() + 1);
         while self.next.get() < self.script.len() && self.at[self.next.get()] <= read {
-            self.script[self.next.replace(self.next.get() + 1)](&mut self.memory.borrow_mut());
+            let step = self.script[self.next.replace(self.next.get() + 1)];
+            self.memory.borrow_mut().change(step);
         }
         take(&self.memory.borrow())
     }
@@ -123,7 +133,7 @@ impl Affinities for Race<'_> {
     }
 }
 
-impl Tables for Race<'_> {
+impl Addresses for Race<'_> {
     type Element = usize;
 
     fn element(&self, key: &FrontendKey) -> Option<usize> {
@@ -134,6 +144,18 @@ impl Tables for Race<'_> {
     }
     fn head(&self, service: u32) -> Option<HeadWord> {
         self.read(|memory| memory.heads.get(service as usize).copied())
+    }
+}
+
+impl Tables for Race<'_> {
+    fn known(&self, key: &FrontendKey) -> Option<Known> {
+        let (known, era) = self.read(|memory| (memory.known, memory.era));
+        if known.is_some() || !self.learns.get() || era.is_none() {
+            return known;
+        }
+        // As a program learns: what it looks up counts only if the era has not ended meanwhile.
+        let found = cache::look_up(self, key);
+        if self.memory.borrow().era == era { found } else { None }
     }
     fn live(&self, state: u32) -> u64 {
         self.read(|memory| memory.live[state as usize])
@@ -152,7 +174,7 @@ impl Tables for Race<'_> {
 
 impl Looks for Race<'_> {
     fn look(&self, inquiry: &mut Inquiry) -> Look {
-        Look::numbered(look(self, &NoPast, inquiry, None) as u32)
+        Look::numbered(look(self, &NoPast, inquiry) as u32)
     }
 }
 
@@ -167,6 +189,8 @@ impl Memory {
     /// One service at generation 1 with the endpoints 1 and 2, led to by `KEY`.
     fn new() -> Self {
         let mut memory = Self {
+            known: None,
+            era: Some(()),
             elements: HashMap::from([(KEY, 0)]),
             pool: vec![[0; 2]; 3],
             heads: vec![HeadWord::UNPUBLISHED; 4],
@@ -179,6 +203,15 @@ impl Memory {
         memory.table(0, SERVICE, 1, policy::RANDOM, &[1, 2]);
         memory.heads[SERVICE as usize] = HeadWord::new(0, 1);
         memory
+    }
+
+    /// Takes a step. If it changes where addresses lead, the era is over, and nothing is known any more.
+    fn change(&mut self, step: Step) {
+        let before = (self.elements.clone(), self.pool.clone());
+        step(self);
+        if before != (self.elements.clone(), self.pool.clone()) {
+            (self.known, self.era) = (None, None);
+        }
     }
 
     pub(crate) fn table(
@@ -246,10 +279,6 @@ impl Memory {
             *word = if entry % 2 == 0 { row } else { *word | row << 32 };
         }
     }
-}
-
-pub(crate) fn word(low: u32, high: u32) -> u64 {
-    (u64::from(high) << 32) | u64::from(low)
 }
 
 pub(crate) fn frontend(key: &FrontendKey, service: u32, from: u32, until: u32) -> FrontendWords {

@@ -41,7 +41,8 @@ const SOCKET_SHIFT: u32 = 11;
 pub struct Owner {
     /// The kernel's number for it.
     pub cookie: u64,
-    index: u32,
+    /// The element of `SOCKETS` that is its own; never null, but only the kernel knows that.
+    element: *mut SocketState,
 }
 
 impl Owner {
@@ -49,14 +50,15 @@ impl Owner {
     #[inline(always)]
     pub fn of(cookie: u64, socket: *const c_void, protocol: u32) -> Self {
         let number = if protocol == PROTOCOL_TCP as u32 { place(socket) } else { cookie };
-        Self { cookie, index: number as u32 & (limit::SOCKETS - 1) }
+        let element = SOCKETS.get_ptr_mut(number as u32 & (limit::SOCKETS - 1));
+        Self { cookie, element: element.unwrap_or(ptr::null_mut()) }
     }
 }
 
 /// Whether the element of a socket is that socket's.
 #[inline(always)]
 pub fn is_known(owner: Owner) -> bool {
-    let own = own_element(owner);
+    let own = owner.element;
     // SAFETY: what is not null was looked up in this run.
     !own.is_null() && unsafe { seat(own).is_of(owner.cookie) }
 }
@@ -64,7 +66,7 @@ pub fn is_known(owner: Owner) -> bool {
 /// Whether anything may be remembered of a socket.
 #[inline(always)]
 pub fn may_be_remembered(owner: Owner) -> bool {
-    let own = own_element(owner);
+    let own = owner.element;
     // SAFETY: what is not null was looked up in this run.
     !own.is_null() && unsafe { seat(own).is_of(owner.cookie) || is_crowded(own) }
 }
@@ -76,7 +78,7 @@ pub fn may_be_remembered(owner: Owner) -> bool {
 /// `socket` is that socket, or the context that stands for it, of this run of the program.
 #[inline(always)]
 pub unsafe fn find(owner: Owner, socket: *mut c_void) -> *mut SocketState {
-    let (own, cookie) = (own_element(owner), owner.cookie);
+    let (own, cookie) = (owner.element, owner.cookie);
     // SAFETY: what is not null was looked up in this run; the socket is valid by the contract above.
     unsafe {
         if own.is_null() || seat(own).is_of(cookie) {
@@ -101,7 +103,7 @@ pub fn remembered<'a>(caller: Caller) -> Option<&'a SocketState> {
 /// otherwise. It says of the socket nothing but whose it is.
 #[inline(always)]
 pub fn take(owner: Owner) -> *mut SocketState {
-    let own = own_element(owner);
+    let own = owner.element;
     // SAFETY: what is not null was looked up in this run.
     unsafe {
         if own.is_null() || is_crowded(own) {
@@ -127,7 +129,7 @@ pub unsafe fn claim(owner: Owner, socket: *mut c_void) -> *mut SocketState {
         if !found.is_null() {
             return found;
         }
-        let own = own_element(owner);
+        let own = owner.element;
         if own.is_null() || exchange(&raw mut (*own).seat, SeatWord::FREE.0, idle.0) {
             return own;
         }
@@ -157,11 +159,6 @@ pub unsafe fn seat(state: *const SocketState) -> SeatWord {
 unsafe fn is_crowded(element: *const SocketState) -> bool {
     // SAFETY: callers pass an element that they looked up in this run.
     unsafe { (&raw const (*element).crowded).read_volatile() != 0 }
-}
-
-#[inline(always)]
-fn own_element(owner: Owner) -> *mut SocketState {
-    SOCKETS.get_ptr_mut(owner.index).unwrap_or(ptr::null_mut())
 }
 
 /// The place of a socket in the kernel's memory, counted from a place that is always the same. The verifier lets a

@@ -63,22 +63,34 @@ impl SockAddr {
     /// The address and port that the system call names.
     #[inline(always)]
     pub fn peer(&self) -> Peer {
-        let raw = self.raw;
-        // SAFETY: as above.
-        let port = unsafe { (&raw const (*raw).user_port).read_volatile() };
-        // The field holds a port in network order in its lower half.
-        Peer { address: self.address(), port_be: port as u16 }
+        Peer { address: self.address(), port_be: self.port_be() }
     }
 
-    /// What is asked for with this protocol.
+    /// What is asked for, by a socket that is governed. All of it is read anew each time, which costs less than a stack
+    /// that has it.
     #[inline(always)]
-    pub fn key(&self, protocol: u8) -> FrontendKey {
+    pub fn key(&self) -> FrontendKey {
         let Peer { address, port_be } = self.peer();
-        FrontendKey { address, port_be, protocol, reserved: 0 }
+        FrontendKey { address, port_be, protocol: self.protocol() as u8, reserved: 0 }
     }
 
+    /// The socket's protocol.
     #[inline(always)]
-    fn address(&self) -> Address {
+    pub fn protocol(&self) -> u32 {
+        // SAFETY: the kernel passes a valid `bpf_sock_addr`, whose fields are read as wide as they are.
+        unsafe { (&raw const (*self.raw).protocol).read_volatile() }
+    }
+
+    /// The port that the system call names, in network order.
+    #[inline(always)]
+    pub fn port_be(&self) -> u16 {
+        // SAFETY: as above. The field holds the port in its lower half.
+        unsafe { (&raw const (*self.raw).user_port).read_volatile() as u16 }
+    }
+
+    /// The address that the system call names.
+    #[inline(always)]
+    pub fn address(&self) -> Address {
         let raw = self.raw;
         // SAFETY: as above; `reach` says which of the two fields the kernel filled in.
         unsafe {

@@ -7,9 +7,6 @@
 //! them against null, and answers with a number. The kernel bounds the stack of a chain of them to 512
 //! bytes, so no step calls another one; only the judge, in [`court`](crate::court), has parts.
 
-use core::cell::Cell;
-use core::ptr;
-
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use holdfast_ebpf::client::Clients as _;
@@ -20,7 +17,6 @@ use holdfast_ebpf::drain;
 use holdfast_ebpf::event;
 use holdfast_ebpf::flow::{self, FlowPast};
 use holdfast_ebpf::limit;
-use holdfast_ebpf::words::FrontendWords;
 use holdfast_protocol::kernel::event::kind;
 use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, phase};
 
@@ -30,13 +26,13 @@ use crate::maps::{Maps, write_address};
 use crate::telling::{self, Moment};
 use crate::{counting, places, rates, seats};
 
-/// Looks for a connection, of whose key the element may have been found; the first look takes it.
-pub struct Connection(pub Caller, pub Cell<*const FrontendWords>);
+/// Looks for a connection.
+pub struct Connection(pub Caller);
 
 impl Looks for Connection {
     #[inline(always)]
     fn look(&self, inquiry: &mut Inquiry) -> Look {
-        Look::numbered(hf_look(self.0.context(), inquiry, self.1.replace(ptr::null())) as u32)
+        Look::numbered(hf_look(self.0.context(), inquiry) as u32)
     }
 }
 
@@ -50,19 +46,14 @@ impl Looks for Datagram {
     }
 }
 
-/// A look for something that has no past: the number of a [`Look`]. The element of its key is `found`, or null.
+/// A look for something that has no past: the number of a [`Look`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hf_look(
-    context: *mut bpf_sock_addr,
-    inquiry: *mut Inquiry,
-    found: *const FrontendWords,
-) -> u64 {
+pub extern "C" fn hf_look(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
     // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
-    let found = if found.is_null() { None } else { Some(found) };
-    look(&Maps(caller), &NoPast, inquiry, found) as u64
+    look(&Maps(caller), &NoPast, inquiry) as u64
 }
 
 /// A look for a flow: the number of a [`Look`].
@@ -72,7 +63,7 @@ pub extern "C" fn hf_look_again(context: *mut bpf_sock_addr, inquiry: *mut Inqui
     // SAFETY: as in `hf_look`.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
-    look(&Maps(caller), &FlowPast(SocketFlows(caller.cookie())), inquiry, None) as u64
+    look(&Maps(caller), &FlowPast(SocketFlows(caller.cookie())), inquiry) as u64
 }
 
 /// Remembers where the flow of the datagram goes that `inquiry` was decided for. Returns whether it is a

@@ -1,20 +1,15 @@
 //! The plain way of a connection ([`plain`]): what it asks before, and what it leaves behind.
 
-use core::cell::Cell;
-use core::ptr;
-
-use holdfast_ebpf::decide::Tables as _;
 use holdfast_ebpf::enrol::Enrolment as _;
 use holdfast_ebpf::plain::{self, Plain, Way};
-use holdfast_ebpf::words::FrontendWords;
-use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_UDP, SocketState};
+use holdfast_protocol::kernel::{PROTOCOL_UDP, SocketState};
 
 use crate::caller::Caller;
 use crate::maps::{Maps, write_address};
 use crate::programs::forget;
 use crate::seats::{self, Owner};
 use crate::sock_addr::SockAddr;
-use crate::{counting, court, maps, telling};
+use crate::{address_cache, counting, court, maps, telling};
 
 /// Whether the node asks nothing of a connection: who makes it, whether a policy denies it, who wants to be told of it.
 #[inline(always)]
@@ -22,20 +17,18 @@ pub fn asks_nothing(caller: Caller) -> bool {
     !caller.word().is_restricted() && !court::sits() && telling::wanted().0 == 0
 }
 
-/// Whether the connection has gone the plain way. If not, nothing has been done but that the element of its key was
-/// `found`, or that there is none.
+/// Whether the connection has gone the plain way. If not, nothing has been done.
 #[inline(always)]
-pub fn goes_plainly(
-    socket: &SockAddr,
-    protocol: u8,
-    owner: Owner,
-    found: &Cell<*const FrontendWords>,
-) -> bool {
-    let (caller, key) = (socket.caller(), socket.key(protocol));
-    let maps = Maps(caller);
-    let element = maps.element(&key);
-    found.set(element.unwrap_or(ptr::null()));
-    let plain = plain::look(&maps, element, &key, socket.reach());
+pub fn goes_plainly(socket: &SockAddr, owner: Owner) -> bool {
+    let caller = socket.caller();
+    // What is asked for is read again each time: the stack has no room to keep it.
+    let mut known = address_cache::recall(&socket.key());
+    if known.is_none() {
+        address_cache::learn(&socket.key());
+        known = address_cache::recall(&socket.key());
+    }
+    let Some(known) = known else { return false };
+    let plain = plain::look(&Maps(caller), known, socket.reach());
     // A policy that has come into force before the table is not passed by.
     if plain.way == Way::Winding || court::sits() {
         return false;
@@ -49,7 +42,7 @@ pub fn goes_plainly(
         return false;
     }
     // SAFETY: not null, so it is this socket's, and says nothing of it yet.
-    unsafe { remember(stored, &key, &plain, owner.cookie) };
+    unsafe { remember(stored, socket, &plain, owner.cookie) };
     if let Some(counters) = maps::counters(plain.service) {
         // SAFETY: looked up in this run; the pointer is to a field of it.
         unsafe { maps::add(&raw mut (*counters).connections, 1) };
@@ -65,17 +58,17 @@ pub fn goes_plainly(
 ///
 /// `stored` is an element that this run of the program has just taken for the socket.
 #[inline(always)]
-unsafe fn remember(stored: *mut SocketState, key: &FrontendKey, plain: &Plain, cookie: u64) {
+unsafe fn remember(stored: *mut SocketState, asked: &SockAddr, plain: &Plain, cookie: u64) {
     // SAFETY: by the contract above. Nobody else looks at what is in an element while its phase is idle.
     unsafe {
-        write_address(&raw mut (*stored).original_address, &key.address);
+        (&raw mut (*stored).original_port_be).write_volatile(asked.port_be());
+        write_address(&raw mut (*stored).original_address, &asked.address());
         write_address(&raw mut (*stored).endpoint_address, &plain.endpoint.address);
-        (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
         (&raw mut (*stored).endpoint_port_be).write_volatile(plain.endpoint.port_be);
         (&raw mut (*stored).service).write_volatile(plain.service);
         (&raw mut (*stored).endpoint).write_volatile(plain.state);
         (&raw mut (*stored).told).write_volatile(0);
-        if key.protocol == PROTOCOL_UDP {
+        if asked.protocol() == PROTOCOL_UDP.into() {
             counting::opened(stored, cookie, plain.service, plain.state);
         } else {
             (&raw mut (*stored).since_ns).write_volatile(0);

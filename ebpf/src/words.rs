@@ -97,6 +97,13 @@ pub const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
+/// The word of two 32-bit fields, `low` at the lower offset.
+#[inline(always)]
+#[must_use]
+pub const fn word(low: u32, high: u32) -> u64 {
+    ((high as u64) << 32) | low as u64
+}
+
 /// The [`Frontend`] that these two words hold.
 #[inline(always)]
 #[must_use]

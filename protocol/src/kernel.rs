@@ -16,6 +16,7 @@
 //! [`HeadWord`] publishes it, together with every [`Frontend`] that begins or ends to be in force at
 //! its generation: a writer that dies at any instruction leaves the service wholly old or wholly new.
 
+pub mod cache;
 pub mod endpoint;
 mod enrolment;
 pub mod event;

@@ -15,6 +15,11 @@ pub const SEARCHED_ROWS: u32 = 65_536;
 /// Elements of `SOCKETS`, a power of two: 8 MiB. A socket has the one that its cookie says or, of TCP, where it lies in
 /// memory; when another socket has that one, the kernel makes storage for it, which takes several times as long.
 pub const SOCKETS: u32 = 65_536;
+/// Lines of `ADDRESS_CACHE`, a power of two: 64 KiB, for more addresses than a node is busy with at once. Each address
+/// has one line, and has it for itself only as long as no other address with that line is asked for.
+pub const CACHE_LINES: u32 = 1024;
+/// Elements of `ADDRESS_CACHE`: the lines, and one that says which era it is.
+pub const CACHE_ELEMENTS: u32 = CACHE_LINES + 1;
 /// Elements of `ENROLLED`: the longest list twice, because the next one is written beside it.
 pub const ENROLLED: u32 = 4096;
 /// How deep below the root a cgroup is that can be enrolled, in levels. Container engines nest

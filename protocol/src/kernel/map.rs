@@ -2,6 +2,8 @@
 
 /// Hash: [`FrontendKey`](super::FrontendKey) to [`Frontend`](super::Frontend).
 pub const FRONTENDS: &str = "FRONTENDS";
+/// Memory-mapped array of [`CacheLine`](super::cache::CacheLine)s: what lookups in `FRONTENDS` found.
+pub const ADDRESS_CACHE: &str = "ADDRESS_CACHE";
 /// Memory-mapped array: service number to [`HeadWord`](super::HeadWord).
 pub const HEADS: &str = "HEADS";
 /// Memory-mapped array of 32-byte slots: [`TableHeader`](super::TableHeader) or
@@ -56,7 +58,7 @@ pub const ARRIVALS: &str = "ARRIVALS";
 pub const CLOSING: [&str; 4] = [ENDPOINTS, SOCKETS, OVERFLOW, TRAFFIC];
 
 /// Every map of the estate, in the order they are offered.
-pub const ALL: [&str; 23] = [
+pub const ALL: [&str; 24] = [
     FRONTENDS,
     HEADS,
     TABLES,
@@ -80,4 +82,5 @@ pub const ALL: [&str; 23] = [
     EVENTS,
     EVENT_CONTROL,
     ARRIVALS,
+    ADDRESS_CACHE,
 ];

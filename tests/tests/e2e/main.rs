@@ -27,6 +27,7 @@
 mod affinity;
 mod attached;
 mod balancing;
+mod cached;
 mod capabilities;
 mod closer;
 mod commands;

@@ -40,6 +40,8 @@ pub struct EstateMaps {
     pub policy_counters: OwnedFd,
     /// `EVENTS`.
     pub events: OwnedFd,
+    /// `ADDRESS_CACHE`.
+    pub address_cache: OwnedFd,
     /// `EVENT_CONTROL`.
     pub event_control: OwnedFd,
 }
@@ -138,6 +140,7 @@ impl Gathering {
         }
         Ok(EstateMaps {
             frontends: self.pick(map::FRONTENDS)?,
+            address_cache: self.pick(map::ADDRESS_CACHE)?,
             heads: self.pick(map::HEADS)?,
             tables: self.pick(map::TABLES)?,
             services: self.pick(map::SERVICES)?,

@@ -65,7 +65,8 @@ pub fn words(operations: &[Operation], desired: &Desired) -> usize {
         Operation::NumberEndpoint { .. } => IDENTITY_WORDS,
         _ => 1,
     };
-    operations.iter().map(of).sum()
+    let era = 1;
+    operations.iter().map(of).sum::<usize>() + era
 }
 
 /// Starts a worker that puts `desired` in force, the way a granted worker does, and dies once it has
@@ -189,6 +190,10 @@ impl Writer for Dying {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
         self.step(|maps| maps.delete_frontend(key))
+    }
+
+    fn begin_era(&mut self) {
+        self.spend(1, |maps, _| maps.begin_era());
     }
 
     fn list(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {

@@ -47,6 +47,7 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::FRONTENDS => SERVICES * limit::FRONTENDS_PER_SERVICE,
             map::TABLES => SLOTS,
             map::SOCKETS => limit::SOCKETS,
+            map::ADDRESS_CACHE => limit::CACHE_ELEMENTS,
             // Socket storage has no size of its own.
             map::OVERFLOW | map::ARRIVALS => 0,
             map::FLOWS | map::REPLIES => FLOWS,

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::object::map_info;
+use holdfast_protocol::kernel::cache::CacheLine;
 use holdfast_protocol::kernel::rules::PolicyCounters;
 use holdfast_protocol::kernel::{
     Affinity, AffinityKey, EndpointSlot, EnrolledKey, EnrolmentWord, Flow, FlowKey, Frontend,
@@ -127,6 +128,10 @@ impl Estate {
                 shape(ARRAY, size_of::<EndpointState>(), limit::endpoints(slots), MMAPABLE),
             ),
             (map::TRAFFIC, shape(ARRAY, size_of::<Traffic>(), services, MMAPABLE)),
+            (
+                map::ADDRESS_CACHE,
+                shape(ARRAY, size_of::<CacheLine>(), limit::CACHE_ELEMENTS, MMAPABLE),
+            ),
         ];
         let descriptors: Vec<OwnedFd> =
             shapes.iter().map(|(name, shape)| create(name, *shape)).collect();

@@ -5,6 +5,7 @@ mod ahead;
 mod arrivals;
 mod configuration;
 mod confined;
+mod eras;
 mod estate;
 mod faults;
 mod handover;

@@ -40,7 +40,11 @@ impl Application {
             carry_out(operation, desired, writer)?;
             self.done += 1;
         }
-        Ok(self.done == self.plan.operations.len())
+        let is_done = self.done == self.plan.operations.len();
+        if is_done {
+            writer.begin_era();
+        }
+        Ok(is_done)
     }
 
     /// What is carried out.

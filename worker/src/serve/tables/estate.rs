@@ -100,6 +100,10 @@ pub trait Writer {
     ///
     /// When the kernel refuses.
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError>;
+    /// A plan is done: what lookups find from now on may be remembered. What was before
+    /// [`set_frontend`](Self::set_frontend), [`delete_frontend`](Self::delete_frontend) or
+    /// [`write_record`](Self::write_record) was called counts no more since then.
+    fn begin_era(&mut self);
     /// Adds `key` to a list of the enrolled that is not in force, in one step.
     ///
     /// # Errors

@@ -8,12 +8,14 @@ use holdfast_bpf::BpfError;
 use holdfast_bpf::map::{HashMap, PerCpuArray};
 use holdfast_bpf::mapped::MappedArray;
 use holdfast_bpf::ring::RingBuffer;
+use holdfast_protocol::kernel::cache::{CacheLine, Era};
 use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
 use holdfast_protocol::kernel::event::{EventControl, Wanted};
 use holdfast_protocol::kernel::rules::{Cell, PolicyCounters};
 use holdfast_protocol::kernel::traffic::Traffic;
 use holdfast_protocol::kernel::{
     EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceCounters, ServiceRecord,
+    limit,
 };
 
 use super::estate::{Capacity, Reader, Stamp, Writer};
@@ -35,6 +37,7 @@ struct Maps {
     tables: MappedArray<Slot>,
     services: MappedArray<ServiceRecord>,
     frontends: HashMap<FrontendKey, Frontend>,
+    address_cache: MappedArray<CacheLine>,
     counters: PerCpuArray<ServiceCounters>,
     enrolment: MappedArray<EnrolmentWord>,
     enrolled: HashMap<EnrolledKey, u32>,
@@ -59,6 +62,7 @@ impl ShadowMaps {
             tables: MappedArray::map(estate.tables)?,
             services: MappedArray::map(estate.services)?,
             frontends: HashMap::new(estate.frontends)?,
+            address_cache: MappedArray::map(estate.address_cache)?,
             counters: PerCpuArray::new(estate.counters)?,
             enrolment: MappedArray::map(estate.enrolment)?,
             enrolled: HashMap::new(estate.enrolled)?,
@@ -119,6 +123,14 @@ impl GrantedMaps {
         Wanted(self.0.event_control.read(0).wanted)
     }
 
+    /// What is remembered of lookups does not count from now on.
+    fn end_era(&mut self) {
+        let era = self.0.era();
+        if era.is_open() {
+            self.0.write_era(era.ended());
+        }
+    }
+
     /// As [`ShadowMaps::let_go`].
     pub fn let_go(&mut self) {
         self.0.let_go();
@@ -158,7 +170,16 @@ impl Maps {
         self.traffic.let_go();
         self.policy_head.let_go();
         self.policies.let_go();
+        self.address_cache.let_go();
         // A page, which is looked at with each heartbeat, stays.
+    }
+
+    fn era(&self) -> Era {
+        Era(self.address_cache.read(limit::CACHE_LINES).era)
+    }
+
+    fn write_era(&mut self, era: Era) {
+        self.address_cache.write_word(limit::CACHE_LINES, CacheLine::ERA_WORD, era.0);
     }
 
     fn protect(&mut self, writable: bool) -> Result<(), BpfError> {
@@ -170,6 +191,7 @@ impl Maps {
         self.traffic.protect(writable)?;
         self.policy_head.protect(writable)?;
         self.policies.protect(writable)?;
+        self.address_cache.protect(writable)?;
         self.event_control.protect(writable)
     }
 }
@@ -368,6 +390,7 @@ impl Writer for GrantedMaps {
     }
 
     fn write_record(&mut self, number: u32, record: ServiceRecord) {
+        self.end_era();
         self.0.services.write(number, record);
     }
 
@@ -402,11 +425,20 @@ impl Writer for GrantedMaps {
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {
+        self.end_era();
         self.0.frontends.update(key, &frontend)
     }
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
+        self.end_era();
         self.0.frontends.delete(key)
+    }
+
+    fn begin_era(&mut self) {
+        let era = self.0.era();
+        if !era.is_open() {
+            self.0.write_era(era.next());
+        }
     }
 
     fn list(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_bpf::BpfError;
+use holdfast_protocol::kernel::cache::Era;
 use holdfast_protocol::kernel::endpoint::{EndpointState, Live};
 use holdfast_protocol::kernel::{
     EndpointSlot, EnrolledKey, EnrolmentWord, Frontend, FrontendKey, HeadWord, ServiceRecord,
@@ -36,6 +37,7 @@ pub struct Model {
     pub records: Vec<ServiceRecord>,
     pub slots: Vec<Slot>,
     pub frontends: BTreeMap<FrontendKey, Frontend>,
+    pub era: Era,
     /// Connections counted per number, instead of per CPU.
     pub counters: Vec<u64>,
     pub enrolment: EnrolmentWord,
@@ -71,6 +73,7 @@ impl Model {
             records: vec![NO_RECORD; services],
             slots: vec![slot::UNTOUCHED; capacity.slots as usize],
             frontends: BTreeMap::new(),
+            era: Era::default(),
             counters: vec![0; services],
             enrolment: EnrolmentWord::default(),
             enrolled: BTreeSet::new(),
@@ -107,6 +110,15 @@ impl Model {
             }
             None => Outcome::Unsettled,
         }
+    }
+
+    /// What a program may remember of a lookup: `look_up` of `ebpf/src/cache.rs`. The service and its head, or that there
+    /// is none; nothing, if there is one that is not in force.
+    pub fn find(&self, key: &FrontendKey) -> Option<Option<(u32, u64)>> {
+        let Some(frontend) = self.frontends.get(key) else { return Some(None) };
+        let head = self.heads[frontend.service as usize];
+        let is_in_force = head.is_published() && frontend.in_force(head.generation());
+        is_in_force.then_some(Some((frontend.service, head.0)))
     }
 
     /// A grace period passes: programs that run now have seen nothing from before it.
@@ -189,6 +201,7 @@ impl Writer for Model {
     fn write_record(&mut self, number: u32, record: ServiceRecord) {
         assert!(!self.warm_numbers.contains(&number), "number {number} was reused under a reader");
         assert_eq!(self.live(number), Live(0), "number {number} was reused under a connection");
+        self.era = self.era.ended();
         self.records[number as usize] = record;
     }
 
@@ -225,6 +238,7 @@ impl Writer for Model {
     }
 
     fn set_frontend(&mut self, key: &FrontendKey, frontend: Frontend) -> Result<(), BpfError> {
+        self.era = self.era.ended();
         self.frontends.insert(*key, frontend);
         assert!(self.frontends.len() <= self.capacity.frontends as usize, "FRONTENDS is full");
         self.warm_numbers.insert(frontend.service);
@@ -232,8 +246,15 @@ impl Writer for Model {
     }
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), BpfError> {
+        self.era = self.era.ended();
         self.frontends.remove(key);
         Ok(())
+    }
+
+    fn begin_era(&mut self) {
+        if !self.era.is_open() {
+            self.era = self.era.next();
+        }
     }
 
     fn list(&mut self, key: &EnrolledKey) -> Result<(), BpfError> {

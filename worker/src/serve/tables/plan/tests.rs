@@ -170,6 +170,12 @@ impl Writer for Recorder {
         self.after(|model| model.delete_frontend(key))
     }
 
+    fn begin_era(&mut self) {
+        if !self.model.era.is_open() {
+            self.after(Writer::begin_era);
+        }
+    }
+
     fn list(&mut self, key: &EnrolledKey) -> Result<(), holdfast_bpf::BpfError> {
         self.after(|model| model.list(key))
     }
@@ -324,6 +330,26 @@ fn check_every_step(history: &[Model], desired: &Desired) {
     }
 }
 
+/// Whatever a program has learnt of an address counts as long as the era lasts and the service keeps its head: at every
+/// step it is what a lookup would find then.
+fn check_cache(history: &[Model]) {
+    let mut learnt: BTreeMap<(u64, FrontendKey), BTreeSet<Option<(u32, u64)>>> = BTreeMap::new();
+    for (step, model) in history.iter().enumerate().filter(|(_, model)| model.era.is_open()) {
+        let counts = |known: &Option<(u32, u64)>| match known {
+            Some((service, head)) => model.heads[*service as usize].0 == *head,
+            None => true,
+        };
+        for key in keys() {
+            let found = model.find(&key);
+            let of_key = learnt.entry((model.era.0, key)).or_default();
+            for known in of_key.iter().filter(|known| counts(known)) {
+                assert_eq!(Some(*known), found, "step {step}: {key:?} in {:?}", model.era);
+            }
+            of_key.extend(found);
+        }
+    }
+}
+
 /// Every endpoint of every service has a number, and no two the same.
 fn check_numbers(model: &Model) {
     let mut seen = BTreeSet::new();
@@ -388,8 +414,9 @@ fn connect_or_close(model: &mut Model, open: &mut Vec<(u32, u32)>, noise: u64) {
     model.lives[service] = Live(model.lives[service].0.wrapping_add(change));
 }
 
-/// The model says what is desired and nothing else.
+/// The model says what is desired and nothing else, and what is found in it may be remembered.
 fn check_exact(model: &Model, desired: &Desired) {
+    assert!(model.era.is_open());
     for (key, expected) in expectations(model, desired) {
         assert_eq!(model.connect(&key), expected.after, "{key:?}");
         assert_eq!(expected.owner_before, expected.owner_after, "{key:?}");
@@ -430,6 +457,7 @@ fn check_transition(model: &mut Model, desired: &Desired, rest: &mut Rest) -> Op
 pub(in crate::serve::tables) fn check_history(history: &[Model], desired: &Desired) {
     let after = history.last().unwrap();
     check_every_step(history, desired);
+    check_cache(history);
     check_exact(after, desired);
     check_counters(&history[0], after, desired);
     check_endpoints(&history[0], after);
@@ -467,12 +495,15 @@ proptest! {
         last in any_desired(),
     ) {
         let mut model = Model::new(CAPACITY);
+        let mut all = Vec::new();
         for (desired, death) in lives {
             if let Some(history) = check_transition(&mut model, &desired, &mut Rest::default()) {
-                model = death.get(&history).clone();
+                all.extend_from_slice(&history[..=death.index(history.len())]);
+                model = all.last().unwrap().clone();
             }
         }
-        check_transition(&mut model, &last, &mut Rest::default());
+        all.extend(check_transition(&mut model, &last, &mut Rest::default()).unwrap_or_default());
+        check_cache(&all);
     }
 
     /// Connections open and close meanwhile, and live longer than what they were sent to.

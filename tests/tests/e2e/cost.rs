@@ -4,11 +4,11 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use holdfast_bpf::object;
-use holdfast_lab::{Backend, Lab, Service, isolated, render};
+use holdfast_lab::{Lab, Service, isolated, render};
 use holdfast_protocol::kernel::program;
 use holdfast_protocol::manifest::Kind;
 use holdfast_tests::hooks;
@@ -17,10 +17,41 @@ use crate::scene::{put_in_force, serve, virtual_address};
 
 /// Names the file that the figures are written to: what a lab's process prints is not shown.
 const REPORT_VARIABLE: &str = "HOLDFAST_COST_REPORT";
+/// Names the only case to measure, if it is set: for builds that are compared by turns.
+const CASE_VARIABLE: &str = "HOLDFAST_COST_CASE";
 
 /// Connections for one figure, and figures for one median.
-const CONNECTIONS: u64 = 20_000;
-const ROUNDS: usize = 9;
+const CONNECTIONS: u64 = 5_000;
+const ROUNDS: usize = 25;
+/// Endpoints of the service, at ports where nobody listens.
+const ENDPOINTS: u16 = 10;
+
+/// Which sockets connect.
+#[derive(Clone, Copy)]
+enum Sockets {
+    /// A TCP socket for each connection, which is refused by its endpoint.
+    Tcp,
+    /// A UDP socket for each connection.
+    Udp,
+    /// One UDP socket again and again, which also ends what was counted before.
+    Again,
+}
+
+impl Sockets {
+    const ALL: [(&str, Self); 3] =
+        [("TCP", Self::Tcp), ("UDP", Self::Udp), ("one UDP socket", Self::Again)];
+
+    fn connect(self, address: SocketAddr, again: &UdpSocket) -> io::Result<()> {
+        match self {
+            Self::Tcp => match TcpStream::connect(address) {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+                other => other.map(drop),
+            },
+            Self::Udp => UdpSocket::bind("0.0.0.0:0")?.connect(address),
+            Self::Again => again.connect(address),
+        }
+    }
+}
 
 /// Has the kernel account for the time of programs while it lives (`BPF_ENABLE_STATS`, Linux 5.8).
 fn account() -> io::Result<OwnedFd> {
@@ -68,6 +99,34 @@ impl Case {
     const fn with(name: &'static str, key: &'static str, more: &'static str) -> Self {
         Self { name, balancing: "policy: random", key, more }
     }
+
+    /// The service at `address`, of one protocol.
+    fn service(
+        &self,
+        of: fn(&str, SocketAddr) -> Service,
+        name: &str,
+        address: SocketAddr,
+    ) -> Service {
+        let empty = of(name, address).balanced(self.balancing);
+        let empty = if self.key.is_empty() { empty } else { empty.key(self.key) };
+        let endpoint = |port| (Ipv4Addr::LOCALHOST, port).into();
+        (1..=ENDPOINTS).fold(empty, |service, port| service.endpoint(endpoint(port)))
+    }
+}
+
+/// How long a run of `connect4` takes, of some connections by these sockets.
+fn run(
+    lab: &Lab,
+    sockets: Sockets,
+    address: SocketAddr,
+    again: &UdpSocket,
+) -> Result<u64, Box<dyn Error>> {
+    let before = spent(lab)?;
+    for _ in 0..CONNECTIONS {
+        sockets.connect(address, again)?;
+    }
+    let after = spent(lab)?;
+    Ok((after.0 - before.0) / (after.1 - before.1))
 }
 
 const LIMITS: &str = "limits: { connections: 1000000, endpoint_connections: 1000000 }";
@@ -87,11 +146,11 @@ policies:
 #[ignore = "a measurement: run it alone"]
 fn of_each_way_of_choosing() {
     isolated(|lab| {
-        let backends = (0..10).map(|_| Backend::udp("red")).collect::<Result<Vec<_>, _>>()?;
         let address = virtual_address(53, 53);
         let report = std::env::var_os(REPORT_VARIABLE);
         let report = report.ok_or(format!("set {REPORT_VARIABLE} to the file to write to"))?;
         let mut report = File::create(report)?;
+        let only = std::env::var(CASE_VARIABLE);
         let _accounted = account()?;
         let mut supervisor = serve(lab, &[])?;
         for case in [
@@ -113,25 +172,30 @@ fn of_each_way_of_choosing() {
                 more: WORKLOAD,
             },
         ] {
-            let empty = Service::udp("dns", address).balanced(case.balancing);
-            let empty = if case.key.is_empty() { empty } else { empty.key(case.key) };
-            let add = |service: Service, backend: &Backend| service.endpoint(backend.v4());
-            let text = render(&[backends.iter().fold(empty, add)]) + case.more;
-            put_in_force(lab, &mut supervisor, &text)?;
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            let mut rounds = Vec::new();
-            for _ in 0..ROUNDS {
-                let before = spent(lab)?;
-                for _ in 0..CONNECTIONS {
-                    socket.connect(address)?;
-                }
-                let after = spent(lab)?;
-                rounds.push((after.0 - before.0) / (after.1 - before.1));
+            if only.as_ref().is_ok_and(|only| only != case.name) {
+                continue;
             }
-            rounds.sort_unstable();
-            let (median, least) = (rounds[ROUNDS / 2], rounds[0]);
-            let name = case.name;
-            writeln!(report, "{name}: {median} ns a run in the median, {least} at least")?;
+            let text = render(&[
+                case.service(Service::udp, "dns", address),
+                case.service(Service::tcp, "dns-tcp", address),
+            ]);
+            put_in_force(lab, &mut supervisor, &(text + case.more))?;
+            let mut rounds = Sockets::ALL.map(|_| Vec::new());
+            let again = UdpSocket::bind("0.0.0.0:0")?;
+            for _ in 0..ROUNDS {
+                for ((_, sockets), figures) in Sockets::ALL.iter().zip(&mut rounds) {
+                    figures.push(run(lab, *sockets, address, &again)?);
+                }
+            }
+            for ((sockets, _), figures) in Sockets::ALL.iter().zip(&mut rounds) {
+                figures.sort_unstable();
+                let (median, least) = (figures[ROUNDS / 2], figures[0]);
+                let name = case.name;
+                writeln!(
+                    report,
+                    "{name}, {sockets}: {median} ns a run in the median, {least} at least"
+                )?;
+            }
         }
         Ok(())
     });

@@ -26,7 +26,8 @@ pub trait Affinities {
     /// Remembers `affinity` under `key`, in place of what is there. If the kernel has no room for it, the
     /// client is a new one next time.
     fn remember(&self, key: &AffinityKey, affinity: &Affinity);
-    /// Nanoseconds since boot.
+    /// Nanoseconds since boot, without the time that the machine was suspended: seconds are asked of it, and a clock that is a
+    /// tick of the kernel behind and stands still meanwhile costs less than half of one that is not.
     fn now(&self) -> u64;
 }
 

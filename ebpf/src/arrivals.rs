@@ -313,6 +313,8 @@ pub unsafe extern "C" fn hf_judge_arrival(
         asked: remote,
         endpoint: remote,
         local: arrival.local.address,
+        // Nobody looks for what was said before.
+        cgroup: 0,
         asked_port_be: port_be,
         endpoint_port_be: port_be,
     };

@@ -14,6 +14,7 @@ use holdfast_protocol::kernel::rules::{self, Cell, ImageHeader, PolicyCounters};
 
 use crate::caller::Caller;
 use crate::maps::{self, MAPPED};
+use crate::precedents::{self, hf_recall, hf_set_precedent};
 use crate::telling;
 
 #[btf_map]
@@ -32,7 +33,7 @@ pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
     if (verdict != Verdict::Untouched && verdict != Verdict::Sent) || !sits() {
         return;
     }
-    let ruling = policy::settle(&Chamber { caller, inquiry });
+    let ruling = rule(caller, inquiry);
     let decision = &mut inquiry.decision;
     count(ruling);
     match ruling.sentence() {
@@ -48,6 +49,22 @@ pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
             decision.errno = EAGAIN;
         }
     }
+}
+
+/// What the policies say about what was decided in `inquiry`: what they have said before, or else what they are asked for.
+#[inline(always)]
+fn rule(caller: Caller, inquiry: &Inquiry) -> Ruling {
+    let (head, cgroup, context) = (head(), caller.cgroup(), caller.context());
+    let recalled = hf_recall(context, inquiry, head.0, cgroup);
+    if recalled != precedents::NONE {
+        return Ruling(recalled);
+    }
+    let ruling = policy::settle(&Chamber { caller, inquiry, cgroup });
+    // Heads do not come back: what was judged between two equal ones was judged by these policies.
+    if ruling.is_lasting() && self::head().0 == head.0 {
+        hf_set_precedent(context, inquiry, head.0, cgroup, ruling.0);
+    }
+    ruling
 }
 
 /// Counts what a policy denied, or would have.
@@ -112,6 +129,7 @@ pub fn cell(index: u32) -> Option<Cell> {
 struct Chamber<'a> {
     caller: Caller,
     inquiry: &'a Inquiry,
+    cgroup: u64,
 }
 
 impl Court for Chamber<'_> {
@@ -122,7 +140,7 @@ impl Court for Chamber<'_> {
 
     #[inline(always)]
     fn judge(&self, image: u32) -> Ruling {
-        Ruling(hf_judge(self.caller.context(), self.inquiry, image))
+        Ruling(hf_judge(self.caller.context(), self.inquiry, image, self.cgroup))
     }
 }
 
@@ -196,18 +214,10 @@ pub extern "C" fn hf_matches(vectors: *mut Vectors, word: u32) -> u64 {
     unsafe { vectors.as_mut() }.map_or(0, |vectors| vectors.matches(&Code(Process), word))
 }
 
-/// What the policies of `image` say about what was decided in `inquiry`: a [`Ruling`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn hf_judge(
-    context: *mut bpf_sock_addr,
-    inquiry: *const Inquiry,
-    image: u32,
-) -> u64 {
-    // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own; the verifier
-    // knows the size of what the pointer leads to.
-    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_ref()) };
-    let Some(Inquiry { key, decision, .. }) = inquiry else { return Ruling::UNSETTLED.0 };
+/// What is judged of what was decided in `inquiry`, of a process in this cgroup.
+#[inline(always)]
+pub fn request(caller: Caller, inquiry: &Inquiry, cgroup: u64) -> Request<'_> {
+    let Inquiry { key, decision, .. } = inquiry;
     let is_sent = decision.verdict == Verdict::Sent;
     let (endpoint, endpoint_port_be) = if is_sent {
         (&decision.endpoint.address, decision.endpoint.port_be)
@@ -215,6 +225,21 @@ pub extern "C" fn hf_judge(
         (&key.address, key.port_be)
     };
     let (asked, asked_port_be, local) = (&key.address, key.port_be, caller.bound());
-    let request = Request { asked, endpoint, local, asked_port_be, endpoint_port_be };
-    policy::judge(&Code(Process), image, &request).0
+    Request { asked, endpoint, local, cgroup, asked_port_be, endpoint_port_be }
+}
+
+/// What the policies of `image` say about what was decided in `inquiry`, of a process in this cgroup: a [`Ruling`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hf_judge(
+    context: *mut bpf_sock_addr,
+    inquiry: *const Inquiry,
+    image: u32,
+    cgroup: u64,
+) -> u64 {
+    // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own; the verifier
+    // knows the size of what the pointer leads to.
+    let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_ref()) };
+    let Some(inquiry) = inquiry else { return Ruling::UNSETTLED.0 };
+    policy::judge(&Code(Process), image, &request(caller, inquiry, cgroup)).0
 }

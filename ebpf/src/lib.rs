@@ -6,6 +6,7 @@
 //! - [`decide`](mod@decide): from the address a client asks for to the endpoint it gets, while the
 //!   tables may be replaced at any instant.
 //! - [`policy`]: whether access policies let it pass.
+//! - [`precedent`]: what they have said of the same before.
 //! - [`arrival`]: what a packet that arrives is part of, for the same.
 //! - [`choose`]: which endpoint of a table, given random words.
 //! - [`direct`]: the endpoint that is asked for by its own address.
@@ -46,6 +47,7 @@ pub mod lifecycle;
 pub mod limit;
 pub mod plain;
 pub mod policy;
+pub mod precedent;
 #[cfg(test)]
 mod race;
 pub mod rate;

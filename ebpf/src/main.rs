@@ -11,7 +11,8 @@
 //!   writes them.
 //! - [`counting`]: what is counted of a connection after the system call.
 //! - [`telling`]: where what becomes of a connection is told to whoever asks.
-//! - [`court`]: where access policies are judged.
+//! - [`finish`]: those steps at once, when nothing more has to be asked.
+//! - [`court`], [`precedents`]: where access policies are judged, and what they have said before.
 //! - [`places`], [`rates`]: places under a bound, taken and given back, and connections a second.
 //! - The decisions are in the library of this package, which is tested on the host.
 //!
@@ -37,11 +38,15 @@ mod datagrams;
 #[cfg(target_arch = "bpf")]
 mod enrolled;
 #[cfg(target_arch = "bpf")]
+mod finish;
+#[cfg(target_arch = "bpf")]
 mod flows;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod places;
+#[cfg(target_arch = "bpf")]
+mod precedents;
 #[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]

@@ -7,7 +7,8 @@ use core::arch::asm;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::affinity::Affinities;
 use holdfast_ebpf::cache::Known;
@@ -162,7 +163,7 @@ impl Affinities for Maps {
     #[inline(always)]
     fn now(&self) -> u64 {
         // SAFETY: the helper takes nothing and may be called by any program.
-        unsafe { bpf_ktime_get_boot_ns() }
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 }
 

@@ -52,6 +52,33 @@ pub fn take(
     }
 }
 
+/// Takes a place of the service of `decision` and one of its endpoint, both or none, and asks no other endpoint for one.
+/// Returns whether there were both.
+#[inline(always)]
+pub fn take_both(decision: &Decision, bounds: &Bounds, protocol: u8) -> bool {
+    let [mut of_service, mut of_endpoint] = [bounds.service, bounds.endpoint];
+    if protocol == PROTOCOL_UDP {
+        of_service.pending = 0;
+        of_endpoint.pending = 0;
+    }
+    let Some(traffic) = maps::traffic(decision.service) else { return false };
+    // SAFETY: looked up in this run; the pointer is to a field of it.
+    unsafe {
+        let live = &raw mut (*traffic).live;
+        if !take_one(live, of_service) {
+            return false;
+        }
+        let is_taken = match maps::endpoint(decision.state) {
+            Some(endpoint) => take_one(&raw mut (*endpoint).live, of_endpoint),
+            None => true,
+        };
+        if !is_taken {
+            give_back(live);
+        }
+        is_taken
+    }
+}
+
 /// Gives back what [`take`] has taken for `decision`.
 #[inline(always)]
 pub fn leave(decision: &Decision) {

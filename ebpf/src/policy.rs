@@ -49,6 +49,8 @@ pub struct Request<'a> {
     pub endpoint: &'a Address,
     /// The workload's own address; all zeros while it has none.
     pub local: Address,
+    /// The id of the workload's cgroup; 0 if only those above it can be asked for.
+    pub cgroup: u64,
     /// The port that the client asked for, in network order.
     pub asked_port_be: u16,
     /// The endpoint's port, in network order.
@@ -82,11 +84,25 @@ impl Ruling {
     /// The policies contradict themselves.
     pub const UNSETTLED: Self = Self::new(sentence::UNSETTLED, NO_POLICY);
 
+    const LASTING: u64 = 1 << 63;
+
     /// One of [`sentence`].
     #[inline(always)]
     #[must_use]
     pub const fn sentence(self) -> u32 {
-        high(self.0)
+        high(self.0 & !Self::LASTING)
+    }
+
+    /// Whether the same policies say the same of an equal [`Request`], whenever it is made.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        self.0 & Self::LASTING != 0
+    }
+
+    #[inline(always)]
+    const fn lasting(self, is_lasting: bool) -> Self {
+        if is_lasting { Self(self.0 | Self::LASTING) } else { self }
     }
 
     /// Number of the policy that says so, or [`NO_POLICY`].
@@ -134,11 +150,17 @@ fn look<P: Policies>(
 ) -> Option<Ruling> {
     let direction = direction(policies.cell(image)?[ImageHeader::DIRECTIONS]);
     if direction == 0 {
-        return Some(Ruling::ALLOWED);
+        return Some(Ruling::ALLOWED.lasting(true));
     }
     let header = image.wrapping_add(direction);
-    let mut vectors = vectors(policies, image, header, request)?;
-    let seen = Words::of(policies, header)?.seen(policies, &mut vectors)?;
+    let (mut vectors, is_lasting) = vectors(policies, image, header, request)?;
+    let ruling = ruling(policies, header, &mut vectors)?;
+    Some(ruling.lasting(is_lasting))
+}
+
+#[inline(always)]
+fn ruling<P: Policies>(policies: &P, header: u32, vectors: &mut Vectors) -> Option<Ruling> {
+    let seen = Words::of(policies, header)?.seen(policies, vectors)?;
     let (denied, allowed) = (has(seen, kind::DENY), has(seen, kind::ALLOW));
     let (dry_denied, dry_allowed) = (has(seen, kind::DRY_DENY), has(seen, kind::DRY_ALLOW));
     let (sentence, kind) = if denied {
@@ -152,7 +174,7 @@ fn look<P: Policies>(
     } else {
         return Some(Ruling::ALLOWED);
     };
-    Some(Ruling::new(sentence, policy_of(policies, header, &mut vectors, kind)?))
+    Some(Ruling::new(sentence, policy_of(policies, header, vectors, kind)?))
 }
 
 #[inline(always)]
@@ -292,17 +314,28 @@ const fn lowest(word: u64) -> u32 {
     at
 }
 
+/// The vectors of a connection, and whether they are those of all that equal it.
 #[inline(always)]
 fn vectors<P: Policies>(
     policies: &P,
     image: u32,
     header: u32,
     request: &Request<'_>,
-) -> Option<Vectors> {
+) -> Option<(Vectors, bool)> {
     let remotes = policies.cell(header.wrapping_add(2))?;
     let locals = policies.cell(header.wrapping_add(3))?;
     let others = policies.cell(header.wrapping_add(4))?;
     let absent = policies.cell(header.wrapping_add(5))?;
+    // First what needs the most room on the kernel's stack.
+    let cgroups = Section::new(image, others[1]);
+    let (mut cgroup, mut is_lasting) = (low(absent[1]), true);
+    if cgroups.entries != 0 {
+        (cgroup, is_lasting) = cgroups.deepest(policies, request.cgroup, cgroup)?;
+    }
+    let mut local = low(absent[0]);
+    if high(locals[0]) != 0 && !is_unspecified(&request.local) {
+        local = address_vector(policies, image, locals, &request.local)?;
+    }
     let ports = Section::new(image, others[0]);
     let asked = address_vector(policies, image, remotes, request.asked)?;
     let asked_port = ports.vector(policies, port_value(request.asked_port_be))?;
@@ -311,17 +344,10 @@ fn vectors<P: Policies>(
         endpoint = address_vector(policies, image, remotes, request.endpoint)?;
         endpoint_port = ports.vector(policies, port_value(request.endpoint_port_be))?;
     }
-    let mut local = low(absent[0]);
-    if high(locals[0]) != 0 && !is_unspecified(&request.local) {
-        local = address_vector(policies, image, locals, &request.local)?;
-    }
-    let cgroups = Section::new(image, others[1]);
-    let mut cgroup = low(absent[1]);
-    if cgroups.entries != 0 {
-        cgroup = cgroups.deepest(policies, cgroup)?;
-    }
     let is_broken = 0;
-    Some(Vectors { image, asked, asked_port, endpoint, endpoint_port, local, cgroup, is_broken })
+    let vectors =
+        Vectors { image, asked, asked_port, endpoint, endpoint_port, local, cgroup, is_broken };
+    Some((vectors, is_lasting))
 }
 
 /// The vector of `address` in the sections for IPv4 and for IPv6.
@@ -415,7 +441,13 @@ impl Section {
     /// The vector of the range that `value` is in.
     #[inline(always)]
     fn vector<P: Policies>(self, policies: &P, value: u64) -> Option<u32> {
-        Some(low(policies.cell(policies.find(self, value))?[1]))
+        Some(low(policies.cell(self.found(policies, value))?[1]))
+    }
+
+    /// What [`Self::find`] says. It need not be called to find one among one.
+    #[inline(always)]
+    fn found<P: Policies>(self, policies: &P, value: u64) -> u32 {
+        if self.entries <= 1 { self.start } else { policies.find(self, value) }
     }
 
     /// The vector of the range that the IPv6 `address` is in.
@@ -425,11 +457,12 @@ impl Section {
         Some(low(policies.cell(policies.find6(self, upper, lower))?[0]))
     }
 
-    /// The vector of the deepest cgroup that is listed and that the workload is in; `outside` if it
-    /// is in none.
+    /// The vector of the deepest cgroup that is listed and that the workload is in, `outside` if it is in none; and
+    /// whether it is that of everybody in its `own` cgroup: it may be moved while its levels are asked for one after the
+    /// other.
     #[inline(always)]
-    fn deepest<P: Policies>(self, policies: &P, outside: u32) -> Option<u32> {
-        let mut vector = outside;
+    fn deepest<P: Policies>(self, policies: &P, own: u64, outside: u32) -> Option<(u32, bool)> {
+        let (mut vector, mut deepest) = (outside, 0);
         for level in 1..MAX_LEVELS {
             let id = policies.cgroup(level);
             if id == 0 {
@@ -439,8 +472,9 @@ impl Section {
             if entry[0] == id {
                 vector = low(entry[1]);
             }
+            deepest = id;
         }
-        Some(vector)
+        Some((vector, deepest == own))
     }
 }
 

@@ -86,23 +86,11 @@ fn connect(socket: &SockAddr) -> i32 {
         return PROCEED;
     }
     let mut inquiry = Inquiry::new(socket.key(), socket.reach());
-    decide(&Connection(caller), &mut inquiry);
-    permit(caller, &mut inquiry);
-    if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
-        let judged = inquiry.decision.endpoint;
-        hf_admit(caller.context(), &raw mut inquiry, owner.cookie);
-        if inquiry.decision.verdict == Verdict::Sent && inquiry.decision.endpoint != judged {
-            // It gave way to another one, which no policy has been asked about.
-            permit(caller, &mut inquiry);
-            if inquiry.decision.verdict != Verdict::Sent {
-                places::leave(&inquiry.decision);
-            }
-        }
+    let connection = Connection::new(caller, owner.cookie);
+    decide(&connection, &mut inquiry);
+    if !connection.is_finished() {
+        go_on(caller, owner, &mut inquiry);
     }
-    if inquiry.decision.verdict == Verdict::Sent {
-        hf_remember(caller.context(), &raw mut inquiry, owner.cookie);
-    }
-    tell_failure(caller, &inquiry);
     let decision = &inquiry.decision;
     tally(decision, 1);
     match decision.verdict {
@@ -119,6 +107,27 @@ fn connect(socket: &SockAddr) -> i32 {
             refuse(decision.errno)
         }
     }
+}
+
+/// Takes the steps that follow the looks.
+#[inline(always)]
+fn go_on(caller: Caller, owner: Owner, inquiry: &mut Inquiry) {
+    permit(caller, inquiry);
+    if inquiry.decision.verdict == Verdict::Sent && limit::has_bounds(&inquiry.decision) {
+        let judged = inquiry.decision.endpoint;
+        hf_admit(caller.context(), inquiry, owner.cookie);
+        if inquiry.decision.verdict == Verdict::Sent && inquiry.decision.endpoint != judged {
+            // It gave way to another one, which no policy has been asked about.
+            permit(caller, inquiry);
+            if inquiry.decision.verdict != Verdict::Sent {
+                places::leave(&inquiry.decision);
+            }
+        }
+    }
+    if inquiry.decision.verdict == Verdict::Sent {
+        hf_remember(caller.context(), inquiry, owner.cookie);
+    }
+    tell_failure(caller, inquiry);
 }
 
 /// What was remembered of a socket that connects again is of its former peer.

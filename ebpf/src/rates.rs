@@ -2,8 +2,9 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::btf_maps::{Array, LruHashMap};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
-use holdfast_ebpf::affinity::{self, Affinities as _};
+use holdfast_ebpf::affinity;
 use holdfast_ebpf::client;
 use holdfast_ebpf::limit::Bounds;
 use holdfast_ebpf::rate::{self, Rates};
@@ -23,7 +24,8 @@ static CLIENT_RATES: LruHashMap<AffinityKey, u64, CLIENT_COUNT> = LruHashMap::ne
 /// its own sake does not count against the others. Returns whether there was one.
 #[inline(always)]
 pub fn take(maps: &Maps, service: u32, bounds: &Bounds) -> bool {
-    let now = maps.now();
+    // SAFETY: the helper takes nothing and may be called by any program.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
     if bounds.client_rate.rate != 0 {
         let key = affinity::key(service, &client::identify(maps, bounds.rate_by));
         // Without room the client is a new one, as one that has been forgotten is.

@@ -7,6 +7,8 @@
 //! them against null, and answers with a number. The kernel bounds the stack of a chain of them to 512
 //! bytes, so no step calls another one; only the judge, in [`court`](crate::court), has parts.
 
+use core::cell::Cell;
+
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use holdfast_ebpf::client::Clients as _;
@@ -21,20 +23,46 @@ use holdfast_protocol::kernel::event::kind;
 use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, phase};
 
 use crate::caller::Caller;
+use crate::finish::is_finished;
 use crate::flows::SocketFlows;
 use crate::maps::{Maps, write_address};
 use crate::telling::{self, Moment};
 use crate::{counting, places, rates, seats};
 
 /// Looks for a connection.
-pub struct Connection(pub Caller);
+pub struct Connection {
+    caller: Caller,
+    /// The socket's.
+    cookie: u64,
+    /// Whether the last look has done all that there was to do.
+    is_finished: Cell<bool>,
+}
+
+impl Connection {
+    /// A connection by the socket with this cookie.
+    #[inline(always)]
+    pub const fn new(caller: Caller, cookie: u64) -> Self {
+        Self { caller, cookie, is_finished: Cell::new(false) }
+    }
+
+    /// Whether nothing is left to do but to count it and to rename its peer.
+    #[inline(always)]
+    pub const fn is_finished(&self) -> bool {
+        self.is_finished.get()
+    }
+}
 
 impl Looks for Connection {
     #[inline(always)]
     fn look(&self, inquiry: &mut Inquiry) -> Look {
-        Look::numbered(hf_look(self.0.context(), inquiry) as u32)
+        let answer = hf_look(self.caller.context(), inquiry, self.cookie);
+        self.is_finished.set(answer == FINISHED);
+        if answer == FINISHED { Look::Settled } else { Look::numbered(answer as u32) }
     }
 }
+
+/// The look is settled, and all is done that follows from it: no [`Look`] has this number.
+const FINISHED: u64 = 1 << 8;
 
 /// Looks for a datagram of a flow.
 pub struct Datagram(pub Caller);
@@ -46,14 +74,19 @@ impl Looks for Datagram {
     }
 }
 
-/// A look for something that has no past: the number of a [`Look`].
+/// A look for something that has no past: the number of a [`Look`], or [`FINISHED`]. The cookie is the socket's.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hf_look(context: *mut bpf_sock_addr, inquiry: *mut Inquiry) -> u64 {
+pub extern "C" fn hf_look(context: *mut bpf_sock_addr, inquiry: *mut Inquiry, cookie: u64) -> u64 {
     // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
-    look(&Maps(caller), &NoPast, inquiry) as u64
+    let look = look(&Maps(caller), &NoPast, inquiry);
+    if look == Look::Settled && is_finished(caller, inquiry, cookie) {
+        FINISHED
+    } else {
+        look as u64
+    }
 }
 
 /// A look for a flow: the number of a [`Look`].

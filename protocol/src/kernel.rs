@@ -433,7 +433,8 @@ pub struct Affinity {
     pub reserved: u16,
     /// The row it was found at last.
     pub row: u32,
-    /// Until when the client stays with it, in nanoseconds since boot (`CLOCK_BOOTTIME`).
+    /// Until when the client stays with it, in nanoseconds since boot without the time that the machine was suspended
+    /// (`CLOCK_MONOTONIC_COARSE`).
     pub until: u64,
 }
 

@@ -45,6 +45,9 @@ pub const POLICY_HEAD: &str = "POLICY_HEAD";
 pub const POLICIES: &str = "POLICIES";
 /// Per-CPU array: policy number to [`PolicyCounters`](super::rules::PolicyCounters).
 pub const POLICY_COUNTERS: &str = "POLICY_COUNTERS";
+/// Array of [`Precedent`](super::rules::Precedent)s: what the policies have said before, at the element that what was
+/// judged says.
+pub const PRECEDENTS: &str = "PRECEDENTS";
 
 /// Ring buffer: what is told of connections, an [`Event`](super::event::Event) each.
 pub const EVENTS: &str = "EVENTS";
@@ -58,7 +61,7 @@ pub const ARRIVALS: &str = "ARRIVALS";
 pub const CLOSING: [&str; 4] = [ENDPOINTS, SOCKETS, OVERFLOW, TRAFFIC];
 
 /// Every map of the estate, in the order they are offered.
-pub const ALL: [&str; 24] = [
+pub const ALL: [&str; 25] = [
     FRONTENDS,
     HEADS,
     TABLES,
@@ -79,6 +82,7 @@ pub const ALL: [&str; 24] = [
     POLICY_HEAD,
     POLICIES,
     POLICY_COUNTERS,
+    PRECEDENTS,
     EVENTS,
     EVENT_CONTROL,
     ARRIVALS,

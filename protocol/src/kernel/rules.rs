@@ -4,6 +4,7 @@
 //! POLICY_HEAD      one word ──► HeadWord { first cell of the image in force, generation }
 //! POLICIES         cells: two images, one of them in force
 //! POLICY_COUNTERS  policy number ──► PolicyCounters
+//! PRECEDENTS       what was judged ──► Precedent
 //! ```
 //!
 //! An image holds every policy, compiled. It is written where nothing is in force, never changes
@@ -35,6 +36,9 @@ pub const HEADS: u32 = 1;
 pub const MAX_POLICIES: u32 = 1024;
 /// Numbers of policies: those of an image in force are not given to new ones in the next.
 pub const POLICY_NUMBERS: u32 = 2 * MAX_POLICIES;
+/// Elements of `PRECEDENTS`, a power of two: 1.5 MiB. Who goes where again finds what was said as long as nothing else has
+/// its element; who does not is judged.
+pub const PRECEDENTS: u32 = 16_384;
 /// No policy has this number.
 pub const NO_POLICY: u32 = u32::MAX;
 
@@ -159,7 +163,43 @@ pub struct PolicyCounters {
     pub dry_run: u64,
 }
 
+/// What policies have said, and of what: the value of `PRECEDENTS`. Only programs read and write it.
+///
+/// Everything that a connection is judged by is here, so that what is found is said of the same, by the same policies. A
+/// writer makes the version odd, writes the rest, and makes it even again: what was read between two equal, even versions
+/// belongs together.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Precedent {
+    /// Counts up by two with each change.
+    pub version: u64,
+    /// The [`HeadWord`](super::HeadWord) of the policies.
+    pub head: u64,
+    /// The id of the control group of the process.
+    pub cgroup: u64,
+    /// The address that was asked for, as two words.
+    pub asked: [u64; 2],
+    /// Where it goes.
+    pub endpoint: [u64; 2],
+    /// The socket's own address.
+    pub local: [u64; 2],
+    /// The ports of the two, in network order, and [`EDITION`](Self::EDITION) above them.
+    pub ports: u64,
+    /// What they said.
+    pub ruling: u64,
+    /// Always 0.
+    pub reserved: u64,
+}
+
+impl Precedent {
+    /// Counts up when programs come to judge otherwise by the same policies: what others before them have said is nothing
+    /// to them.
+    pub const EDITION: u32 = 1;
+}
+
 const _: () = {
+    assert!(size_of::<Precedent>() == 96);
+    assert!(PRECEDENTS.is_power_of_two());
     assert!(size_of::<PolicyCounters>() == 16);
     assert!(size_of::<Judged>() == 8);
     assert!(RECORD_CELLS == 5);

@@ -10,6 +10,7 @@
 //! 3. [`choose_program`]: which program, for each hook. The former one stays when it is the same,
 //!    so that an adoption changes no id.
 
+use holdfast_protocol::kernel::map;
 use holdfast_protocol::manifest::MapShape;
 
 use super::object::Sizes;
@@ -101,6 +102,18 @@ pub fn choose_map(
         Ok(MapChoice::Pinned)
     } else {
         Ok(MapChoice::Used(seen.id))
+    }
+}
+
+/// Has what access policies have said forgotten with their head: the generations of a new one begin anew, and would find
+/// what was said by others.
+pub fn forget_precedents(choices: &mut [(&'static str, MapChoice)]) {
+    let is_new =
+        |(name, choice): &(_, _)| *name == map::POLICY_HEAD && *choice == MapChoice::Create;
+    if choices.iter().any(is_new) {
+        for (_, choice) in choices.iter_mut().filter(|(name, _)| *name == map::PRECEDENTS) {
+            *choice = MapChoice::Create;
+        }
     }
 }
 
@@ -246,8 +259,6 @@ pub fn choose_program(
 
 #[cfg(test)]
 mod tests {
-    use holdfast_protocol::kernel::map;
-
     use super::*;
 
     const WANTED: MapShape =
@@ -270,6 +281,23 @@ mod tests {
         ];
         for (used, pinned, expected) in cases {
             assert_eq!(choose_map(map::HEADS, WANTED, used, pinned), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_policies_have_said_is_forgotten_with_their_head() {
+        for (head, expected) in [
+            (MapChoice::Create, MapChoice::Create),
+            (MapChoice::Pinned, MapChoice::Pinned),
+            (MapChoice::Used(7), MapChoice::Pinned),
+        ] {
+            let mut choices = [
+                (map::HEADS, MapChoice::Pinned),
+                (map::POLICY_HEAD, head),
+                (map::PRECEDENTS, MapChoice::Pinned),
+            ];
+            forget_precedents(&mut choices);
+            assert_eq!(choices.map(|(_, choice)| choice), [MapChoice::Pinned, head, expected]);
         }
     }
 

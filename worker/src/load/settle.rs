@@ -10,7 +10,7 @@ use holdfast_protocol::kernel;
 
 use super::adopt::{
     LinkSeen, MapChoice, MapConflict, MapSeen, ProgramChoice, check_shape, choose_link, choose_map,
-    choose_program,
+    choose_program, forget_precedents,
 };
 use super::object::{Fresh, KernelObject, ObjectError};
 use super::survey::{Held, OwnLink, Pinned, Survey, links_using, map_seen, program_seen};
@@ -134,6 +134,7 @@ fn settle_maps(object: &KernelObject, survey: &mut Survey) -> Result<Vec<Settled
         let pinned = survey.maps.get(name).and_then(Pinned::object).map(|map| map_seen(&map.info));
         choices.push((name, choose_map(name, object.shape(name)?, used, pinned)?));
     }
+    forget_precedents(&mut choices);
     let settle = |(name, choice)| settle_map(object, survey, name, choice);
     choices.into_iter().map(settle).collect()
 }

@@ -61,6 +61,7 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::POLICY_HEAD => rules::HEADS,
             map::POLICIES => rules::CELLS,
             map::POLICY_COUNTERS => rules::POLICY_NUMBERS,
+            map::PRECEDENTS => rules::PRECEDENTS,
             _ => SERVICES,
         };
         assert_eq!(shape.max_entries, expected, "{}", entry.name);

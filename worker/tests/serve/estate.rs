@@ -112,6 +112,7 @@ impl Estate {
                 map::POLICY_COUNTERS,
                 shape(PER_CPU_ARRAY, size_of::<PolicyCounters>(), rules::POLICY_NUMBERS, 0),
             ),
+            (map::PRECEDENTS, shape(ARRAY, size_of::<rules::Precedent>(), rules::PRECEDENTS, 0)),
             (map::EVENTS, MapShape { key_bytes: 0, ..shape(RING_BUFFER, 0, 4096, 0) }),
             (map::EVENT_CONTROL, shape(ARRAY, size_of::<EventControl>(), 1, MMAPABLE)),
             (map::ARRIVALS, shape(ARRAY, size_of::<rules::Judged>(), 1, 0)),

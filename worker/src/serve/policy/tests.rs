@@ -217,6 +217,7 @@ fn compiled(access: &Access, direction: Direction, connection: &Connection) -> F
         asked: &asked,
         endpoint: &endpoint,
         local: connection.local.map_or([0; 4], address),
+        cgroup: ids.clone().next_back().expect("a path has at least its root"),
         asked_port_be: connection.asked.1.to_be(),
         endpoint_port_be: connection.endpoint.1.to_be(),
     };

@@ -9,6 +9,7 @@
 use holdfast_protocol::kernel::{Affinity, AffinityKey};
 
 use crate::client::Client;
+use crate::recent::Stand;
 use crate::socket::Peer;
 use crate::words;
 
@@ -26,6 +27,10 @@ pub trait Affinities {
     /// Remembers `affinity` under `key`, in place of what is there. If the kernel has no room for it, the
     /// client is a new one next time.
     fn remember(&self, key: &AffinityKey, affinity: &Affinity);
+    /// Where the client with this key was last found to stay, if that was noted.
+    fn recent(&self, key: &AffinityKey) -> Option<Stand>;
+    /// Notes where it stays.
+    fn note(&self, key: &AffinityKey, stand: &Stand);
     /// Nanoseconds since boot, without the time that the machine was suspended: seconds are asked of it, and a clock that is a
     /// tick of the kernel behind and stands still meanwhile costs less than half of one that is not.
     fn now(&self) -> u64;
@@ -48,6 +53,13 @@ pub struct Stay {
 impl Stay {
     /// Nothing is remembered.
     pub const NONE: Self = Self { is_new: false, by: 0, row: 0, until: 0 };
+
+    /// Where a client at `endpoint` stays.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stand(&self, endpoint: Peer) -> Stand {
+        Stand { endpoint, row: self.row, until: self.until }
+    }
 
     /// What is to be remembered of a client at `endpoint`.
     #[inline(always)]

@@ -290,6 +290,15 @@ impl Court for Chamber<'_> {
         // SAFETY: both are valid until the program ends.
         Ruling(unsafe { hf_judge_arrival(self.raw, self.arrival, image) })
     }
+
+    // What arrives is judged anew: of a workload that others reach, its cgroup is not known in advance.
+    #[inline(always)]
+    fn recall(&self, _head: HeadWord) -> Option<Ruling> {
+        None
+    }
+
+    #[inline(always)]
+    fn keep(&self, _head: HeadWord, _ruling: Ruling) {}
 }
 
 /// What the policies of `image` say about what arrives: a [`Ruling`].

@@ -33,7 +33,7 @@ pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
     if (verdict != Verdict::Untouched && verdict != Verdict::Sent) || !sits() {
         return;
     }
-    let ruling = rule(caller, inquiry);
+    let ruling = policy::settle(&Chamber { caller, inquiry, cgroup: caller.cgroup() });
     let decision = &mut inquiry.decision;
     count(ruling);
     match ruling.sentence() {
@@ -49,22 +49,6 @@ pub fn permit(caller: Caller, inquiry: &mut Inquiry) {
             decision.errno = EAGAIN;
         }
     }
-}
-
-/// What the policies say about what was decided in `inquiry`: what they have said before, or else what they are asked for.
-#[inline(always)]
-fn rule(caller: Caller, inquiry: &Inquiry) -> Ruling {
-    let (head, cgroup, context) = (head(), caller.cgroup(), caller.context());
-    let recalled = hf_recall(context, inquiry, head.0, cgroup);
-    if recalled != precedents::NONE {
-        return Ruling(recalled);
-    }
-    let ruling = policy::settle(&Chamber { caller, inquiry, cgroup });
-    // Heads do not come back: what was judged between two equal ones was judged by these policies.
-    if ruling.is_lasting() && self::head().0 == head.0 {
-        hf_set_precedent(context, inquiry, head.0, cgroup, ruling.0);
-    }
-    ruling
 }
 
 /// Counts what a policy denied, or would have.
@@ -141,6 +125,19 @@ impl Court for Chamber<'_> {
     #[inline(always)]
     fn judge(&self, image: u32) -> Ruling {
         Ruling(hf_judge(self.caller.context(), self.inquiry, image, self.cgroup))
+    }
+
+    #[inline(always)]
+    fn recall(&self, head: HeadWord) -> Option<Ruling> {
+        match hf_recall(self.caller.context(), self.inquiry, head.0, self.cgroup) {
+            precedents::NONE => None,
+            ruling => Some(Ruling(ruling)),
+        }
+    }
+
+    #[inline(always)]
+    fn keep(&self, head: HeadWord, ruling: Ruling) {
+        hf_set_precedent(self.caller.context(), self.inquiry, head.0, self.cgroup, ruling.0);
     }
 }
 

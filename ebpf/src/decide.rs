@@ -401,6 +401,7 @@ fn consult<T: Tables>(tables: &T, head: HeadWord, past: &impl Past, inquiry: &mu
     if stay.is_new && decision.verdict == Verdict::Sent {
         let key = affinity::key(decision.service, &client::identify(tables, stay.by));
         tables.remember(&key, &stay.affinity(decision.endpoint));
+        tables.note(&key, &stay.stand(decision.endpoint));
     }
     let is_drawn = decision.verdict == Verdict::Sent && !decision.is_kept;
     // Who asks for an endpoint gets no other one.

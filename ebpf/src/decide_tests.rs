@@ -15,6 +15,7 @@ use crate::race::{
     CLIENT, ENTRIES, KEY, Memory, NOW, OTHER, OTHER_KEY, Race, SERVICE, STAY_MS, Step, decide,
     endpoint_slot, frontend, header, peer,
 };
+use crate::recent::Stand;
 use crate::words::word;
 
 /// What a decision comes to, without the fields that its verdict leaves without meaning.
@@ -499,8 +500,8 @@ fn a_client_that_is_refused_is_not_remembered() {
 fn a_client_stays_with_its_endpoint_and_for_another_while() {
     let stayed = stayed(&[1, 2, 3], 3, 2, NOW + 1);
     assert_eq!((stayed.outcome, stayed.kept, stayed.until), (sent(3, 1), None, UNTIL));
-    // The plain case, a word of settings, the element and four words of it, three words compared.
-    assert_eq!(stayed.reads, 14 + 1 + 5 + 3);
+    // The plain case, a word of settings, what was noted, the element and four words of it, three words compared.
+    assert_eq!(stayed.reads, 14 + 1 + 1 + 5 + 3);
 }
 
 #[test]
@@ -528,7 +529,53 @@ fn an_endpoint_that_is_gone_is_given_up_after_a_search() {
     let stayed = stayed(&many, 201, 100, NOW + 1);
     assert_eq!((stayed.outcome, stayed.kept), (sent(1, 1), Some((0, UNTIL))));
     // Three words compared where it was, and at each row.
-    assert_eq!(stayed.reads, 14 + 1 + 5 + 3 + 3 * 200);
+    assert_eq!(stayed.reads, 14 + 1 + 1 + 5 + 3 + 3 * 200);
+}
+
+/// What a client gets that stays with 2 by what is remembered, and by what was noted with 3 at `row` until `until`.
+fn noted(row: u32, until: u64) -> (Outcome, u64, Option<Stand>) {
+    let race = Race::new(&[], &[]);
+    race.memory.borrow_mut().sticky(0, 1, &[1, 2, 3]);
+    race.memory.borrow_mut().remember(2, 1, NOW + 1);
+    race.memory.borrow_mut().recents.insert(CLIENT, Stand { endpoint: peer(3), row, until });
+    // What follows the table is not in it.
+    race.memory.borrow_mut().slots[6] = endpoint_slot(3, 0, 0);
+    let decision = decide(&race, &KEY, Reach::Ipv4);
+    assert_eq!(race.kept.get(), None);
+    let memory = race.memory.borrow();
+    (
+        outcome(&decision),
+        memory.remembered[0][words::AFFINITY_UNTIL],
+        memory.recents.get(&CLIENT).copied(),
+    )
+}
+
+#[test]
+fn what_was_noted_of_a_client_counts_first_and_is_extended_by_what_is_remembered() {
+    let step = u64::from(STAY_MS) * 1_000_000 / 64;
+    let as_noted = |until| (sent(3, 1), NOW + 1, Some(Stand { endpoint: peer(3), row: 2, until }));
+    for until in [UNTIL, UNTIL - step] {
+        assert_eq!(noted(2, until), as_noted(until));
+    }
+    let found_again = Some(Stand { endpoint: peer(2), row: 1, until: UNTIL });
+    // Too long ago, over, later than it could be, at another row, and at no row.
+    for (row, until) in [(2, UNTIL - step - 1), (2, NOW), (2, UNTIL + 1), (1, UNTIL), (3, UNTIL)] {
+        assert_eq!(noted(row, until), (sent(2, 1), UNTIL, found_again), "{row} {until}");
+    }
+}
+
+#[test]
+fn a_client_is_noted_where_it_was_sent_and_found_there() {
+    let race = Race::new(&[], &[]);
+    race.memory.borrow_mut().sticky(0, 1, &[1, 2, 3]);
+    race.random.borrow_mut().push(u32::MAX);
+    for _ in 0..2 {
+        assert_eq!(outcome(&decide(&race, &KEY, Reach::Ipv4)), sent(3, 1));
+    }
+    // Of the second time: the plain case, a word of settings, what was noted and three words compared.
+    let first = race.reads.replace(0);
+    assert_eq!(outcome(&decide(&race, &KEY, Reach::Ipv4)), sent(3, 1));
+    assert_eq!((race.reads.get(), first), (14 + 1 + 1 + 3, 17 + 19));
 }
 
 #[test]
@@ -547,6 +594,25 @@ fn what_is_remembered_never_leads_out_of_the_table() {
     };
     // A look that finds an affinity takes 22 reads.
     let seen = outcomes_within(29, prepare, &script);
+    assert_eq!(seen, HashSet::from([sent(1, 1), sent(2, 1), sent(3, 2)]));
+}
+
+#[test]
+fn what_is_noted_never_leads_out_of_the_table() {
+    let script: [Step; 5] = [
+        |memory| memory.sticky(12, 2, &[3]),
+        |memory| memory.heads[SERVICE as usize] = HeadWord::new(12, 2),
+        |memory| {
+            memory.recents.insert(CLIENT, Stand { endpoint: peer(9), row: 1, until: UNTIL });
+        },
+        |memory| memory.slots[0][words::HEADER_IDENTITY] = 0,
+        |memory| memory.slots[4] = endpoint_slot(9, 0, 0),
+    ];
+    let prepare: Step = |memory| {
+        memory.sticky(0, 1, &[1, 2]);
+        memory.recents.insert(CLIENT, Stand { endpoint: peer(2), row: 1, until: UNTIL });
+    };
+    let seen = outcomes_within(25, prepare, &script);
     assert_eq!(seen, HashSet::from([sent(1, 1), sent(2, 1), sent(3, 2)]));
 }
 

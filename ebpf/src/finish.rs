@@ -12,7 +12,7 @@ use holdfast_ebpf::policy::sentence;
 use holdfast_protocol::kernel::{PROTOCOL_UDP, SeatWord, SocketState, feature, phase};
 
 use crate::caller::Caller;
-use crate::maps::{Maps, write_address};
+use crate::maps::{KnownCaller, Maps, write_address};
 use crate::seats::{self, Owner};
 use crate::{counting, court, places, precedents, telling};
 
@@ -20,20 +20,19 @@ use crate::{counting, court, places, precedents, telling};
 const FEATURES: u8 = feature::AFFINITY | feature::LIMITS;
 
 /// Whether the connection that was decided in `inquiry` needs nothing more but to be counted and renamed. If not, nothing has
-/// been done. The cookie is the socket's.
+/// been done. The cookie is the socket's, of which nothing is known.
 #[inline(always)]
-pub fn is_finished(caller: Caller, inquiry: &Inquiry, cookie: u64) -> bool {
+pub fn is_finished(caller: Caller, known: &KnownCaller, inquiry: &Inquiry, cookie: u64) -> bool {
     let decision = &inquiry.decision;
     match decision.verdict {
-        Verdict::Untouched => return is_let_pass(caller, inquiry),
+        Verdict::Untouched => return is_let_pass(caller, known, inquiry),
         Verdict::Sent => {}
         _ => return false,
     }
     let owner = caller.owner_with(cookie);
     if decision.table.shape.features & !FEATURES != 0
         || telling::wanted().0 != 0
-        || seats::is_known(owner)
-        || !is_let_pass(caller, inquiry)
+        || !is_let_pass(caller, known, inquiry)
         || !has_place(caller, inquiry)
     {
         return false;
@@ -52,10 +51,10 @@ pub fn is_finished(caller: Caller, inquiry: &Inquiry, cookie: u64) -> bool {
 
 /// Whether the policies have let it pass before, or there are none.
 #[inline(always)]
-fn is_let_pass(caller: Caller, inquiry: &Inquiry) -> bool {
+fn is_let_pass(caller: Caller, known: &KnownCaller, inquiry: &Inquiry) -> bool {
     let head = court::head();
     head.slot() == 0
-        || precedents::recalled(caller, inquiry, head, caller.cgroup())
+        || precedents::recalled(caller, inquiry, head, known.cgroup())
             .is_some_and(|ruling| ruling.sentence() == sentence::ALLOWED)
 }
 
@@ -66,8 +65,8 @@ fn has_place(caller: Caller, inquiry: &Inquiry) -> bool {
     if !limit::has_places(decision) {
         return true;
     }
-    match limit::bounds(&Maps(caller), decision) {
-        Some(bounds) => places::take_both(decision, &bounds, inquiry.key.protocol),
+    match limit::places(&Maps(caller), decision) {
+        Some(bounds) => places::take_both(decision, bounds, inquiry.key.protocol),
         None => false,
     }
 }

@@ -16,7 +16,8 @@
 //! - [`enrol`]: which sockets are governed at all.
 //! - [`flow`]: the same for datagrams of sockets that are not connected, and what is remembered of
 //!   them.
-//! - [`affinity`]: which endpoint a client stays with.
+//! - [`affinity`], [`recent`]: which endpoint a client stays with, and was last found to.
+//! - [`versioned`]: elements of several words that programs write while others read them.
 //! - [`lifecycle`]: what happens to a connection after `connect(2)`, and what is counted for it.
 //! - [`event`]: which events are told of it.
 //! - [`drain`]: what is closed because its endpoint has drained long enough.
@@ -51,8 +52,10 @@ pub mod precedent;
 #[cfg(test)]
 mod race;
 pub mod rate;
+pub mod recent;
 pub mod socket;
 mod table;
+pub mod versioned;
 pub mod words;
 
 #[cfg(test)]

@@ -38,6 +38,11 @@ impl Bound {
     /// None at all.
     pub const NONE: Self = Self { open: 0, pending: 0 };
 
+    #[inline(always)]
+    const fn of(word: u64) -> Self {
+        Self { open: words::low(word), pending: words::high(word) }
+    }
+
     /// Whether one more connection keeps to the bound when `live` is there already.
     #[inline(always)]
     #[must_use]
@@ -86,15 +91,21 @@ pub const fn has_rates(decision: &Decision) -> bool {
     decision.table.shape.features & feature::RATE != 0
 }
 
-/// The bounds of the service of `decision`; `None` if its table has been replaced since.
+/// The bounds of the service of `decision`, and of each of its endpoints; `None` if its table has been replaced since.
+#[inline(always)]
+pub fn places<T: Tables>(tables: &T, decision: &Decision) -> Option<[Bound; 2]> {
+    let settings = tables.slot(decision.table.header.wrapping_add(1))?;
+    let bounds = [words::SETTINGS_SERVICE, words::SETTINGS_ENDPOINT]
+        .map(|word| Bound::of(tables.slot_word(settings, word)));
+    is_current(tables, decision).then_some(bounds)
+}
+
+/// The bounds and the rates of the service of `decision`; `None` if its table has been replaced since.
 #[inline(always)]
 pub fn bounds<T: Tables>(tables: &T, decision: &Decision) -> Option<Bounds> {
     let first = tables.slot(decision.table.header.wrapping_add(1))?;
     let second = tables.slot(decision.table.header.wrapping_add(2))?;
-    let bound = |word| {
-        let word = tables.slot_word(first, word);
-        Bound { open: words::low(word), pending: words::high(word) }
-    };
+    let bound = |word| Bound::of(tables.slot_word(first, word));
     let rate = |word| Rate { rate: words::low(word), burst: words::high(word) };
     let bounds = Bounds {
         service: bound(words::SETTINGS_SERVICE),

@@ -7,7 +7,7 @@
 //! - [`steps`]: what they do one after the other, each a function of its own to the verifier.
 //! - [`straight`]: the way of a connection of which nothing has to be asked.
 //! - [`caller`], [`sock_addr`]: the socket and the address of the system call.
-//! - [`maps`], [`address_cache`], [`enrolled`], [`flows`], [`seats`], [`search`]: the maps, and the only code that reads and
+//! - [`maps`], [`address_cache`], [`enrolled`], [`flows`], [`recents`], [`seats`], [`search`]: the maps, and the only code that reads and
 //!   writes them.
 //! - [`counting`]: what is counted of a connection after the system call.
 //! - [`telling`]: where what becomes of a connection is told to whoever asks.
@@ -51,6 +51,8 @@ mod precedents;
 mod programs;
 #[cfg(target_arch = "bpf")]
 mod rates;
+#[cfg(target_arch = "bpf")]
+mod recents;
 #[cfg(target_arch = "bpf")]
 mod search;
 #[cfg(target_arch = "bpf")]

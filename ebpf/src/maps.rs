@@ -4,6 +4,7 @@
 //! every index goes through a lookup that the kernel bounds.
 
 use core::arch::asm;
+use core::cell::Cell;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
@@ -14,6 +15,7 @@ use holdfast_ebpf::affinity::Affinities;
 use holdfast_ebpf::cache::Known;
 use holdfast_ebpf::client::Clients;
 use holdfast_ebpf::decide::{Addresses, Slots, Tables};
+use holdfast_ebpf::recent::{self, Stand};
 use holdfast_ebpf::socket::Peer;
 use holdfast_ebpf::words::{self, AffinityWords, FrontendWords, Slot};
 use holdfast_protocol::kernel::endpoint::EndpointState;
@@ -25,6 +27,7 @@ use holdfast_protocol::kernel::{
 };
 
 use crate::caller::Caller;
+use crate::recents::Recents;
 use crate::{address_cache, search};
 
 const FRONTEND_COUNT: usize = (limit::DEFAULT_SERVICES * limit::FRONTENDS_PER_SERVICE) as usize;
@@ -100,9 +103,44 @@ impl Addresses for Arrays {
 }
 
 /// The maps that lead from a frontend to an endpoint, read for this caller.
-pub struct Maps(pub Caller);
+pub struct Maps<C = Caller>(pub C);
 
-impl Clients for Maps {
+/// A caller whose control group is asked for once.
+pub struct KnownCaller {
+    caller: Caller,
+    cgroup: Cell<u64>,
+}
+
+impl KnownCaller {
+    /// A caller of whom nothing is known yet.
+    #[inline(always)]
+    pub const fn new(caller: Caller) -> Self {
+        Self { caller, cgroup: Cell::new(0) }
+    }
+}
+
+impl Clients for &KnownCaller {
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        // No control group has the id 0.
+        if self.cgroup.get() == 0 {
+            self.cgroup.set(self.caller.cgroup());
+        }
+        self.cgroup.get()
+    }
+
+    #[inline(always)]
+    fn network_namespace(&self) -> u64 {
+        self.caller.network_namespace()
+    }
+
+    #[inline(always)]
+    fn bound(&self) -> Address {
+        self.caller.bound()
+    }
+}
+
+impl<C: Clients> Clients for Maps<C> {
     #[inline(always)]
     fn cgroup(&self) -> u64 {
         self.0.cgroup()
@@ -119,7 +157,7 @@ impl Clients for Maps {
     }
 }
 
-impl Slots for Maps {
+impl<C> Slots for Maps<C> {
     type Slot = *const Slot;
 
     #[inline(always)]
@@ -133,7 +171,7 @@ impl Slots for Maps {
     }
 }
 
-impl Affinities for Maps {
+impl<C> Affinities for Maps<C> {
     type Affinity = *mut AffinityWords;
 
     #[inline(always)]
@@ -161,13 +199,23 @@ impl Affinities for Maps {
     }
 
     #[inline(always)]
+    fn recent(&self, key: &AffinityKey) -> Option<Stand> {
+        recent::find(&Recents, key)
+    }
+
+    #[inline(always)]
+    fn note(&self, key: &AffinityKey, stand: &Stand) {
+        recent::note(&Recents, key, stand);
+    }
+
+    #[inline(always)]
     fn now(&self) -> u64 {
         // SAFETY: the helper takes nothing and may be called by any program.
         unsafe { bpf_ktime_get_coarse_ns() }
     }
 }
 
-impl Addresses for Maps {
+impl<C> Addresses for Maps<C> {
     type Element = *const FrontendWords;
 
     #[inline(always)]
@@ -186,7 +234,7 @@ impl Addresses for Maps {
     }
 }
 
-impl Tables for Maps {
+impl<C: Clients> Tables for Maps<C> {
     #[inline(always)]
     fn known(&self, key: &FrontendKey) -> Option<Known> {
         let known = address_cache::recall(key);

@@ -55,8 +55,8 @@ pub fn take(
 /// Takes a place of the service of `decision` and one of its endpoint, both or none, and asks no other endpoint for one.
 /// Returns whether there were both.
 #[inline(always)]
-pub fn take_both(decision: &Decision, bounds: &Bounds, protocol: u8) -> bool {
-    let [mut of_service, mut of_endpoint] = [bounds.service, bounds.endpoint];
+pub fn take_both(decision: &Decision, bounds: [Bound; 2], protocol: u8) -> bool {
+    let [mut of_service, mut of_endpoint] = bounds;
     if protocol == PROTOCOL_UDP {
         of_service.pending = 0;
         of_endpoint.pending = 0;

@@ -37,6 +37,10 @@ pub trait Court {
     fn head(&self) -> HeadWord;
     /// What [`judge`] says by the policies of `image`: its first cell.
     fn judge(&self, image: u32) -> Ruling;
+    /// What the policies of `head` have said of the same before, if that was kept.
+    fn recall(&self, head: HeadWord) -> Option<Ruling>;
+    /// Keeps what the policies of `head` say.
+    fn keep(&self, head: HeadWord, ruling: Ruling);
 }
 
 /// What is judged: a connection, its workload on one side. Addresses that are somewhere already stay
@@ -113,9 +117,23 @@ impl Ruling {
     }
 }
 
-/// Has a connection judged by the policies that are in force.
+/// Has a connection judged by the policies that are in force, unless they have said it before.
 #[inline(always)]
 pub fn settle<C: Court>(court: &C) -> Ruling {
+    let head = court.head();
+    if let Some(ruling) = court.recall(head) {
+        return ruling;
+    }
+    let ruling = judged(court);
+    // Heads do not come back: what was judged between two equal ones was judged by these policies.
+    if ruling.is_lasting() && court.head().0 == head.0 {
+        court.keep(head, ruling);
+    }
+    ruling
+}
+
+#[inline(always)]
+fn judged<C: Court>(court: &C) -> Ruling {
     for _ in 0..limit::LOOKS {
         let head = court.head();
         if head.slot() == 0 {
@@ -497,11 +515,57 @@ mod tests {
         assert!(!is_unspecified(&mapped(1)) && !is_unspecified(&[1, 0, 0, 0]));
     }
 
+    /// The cells of one section of cgroups, and a workload that may be moved between two questions.
+    struct Moving {
+        cells: [Cell; 3],
+        levels: [u64; 4],
+    }
+
+    impl Cells for Moving {
+        fn cell(&self, index: u32) -> Option<Cell> {
+            self.cells.get(index as usize).copied()
+        }
+    }
+
+    impl Policies for Moving {
+        fn cgroup(&self, level: u32) -> u64 {
+            self.levels.get(level as usize).copied().unwrap_or(0)
+        }
+        fn find(&self, section: Section, value: u64) -> u32 {
+            section.find(self, value)
+        }
+        fn find6(&self, section: Section, upper: u64, lower: u64) -> u32 {
+            section.find6(self, upper, lower)
+        }
+        fn matches(&self, vectors: &mut Vectors, word: u32) -> u64 {
+            vectors.matches(self, word)
+        }
+    }
+
+    #[test]
+    fn what_is_found_of_a_workload_lasts_only_if_its_own_cgroup_was_the_last() {
+        let cells = [[5, 50], [7, 70], [9, 90]];
+        let deepest = |levels, own| {
+            Section { start: 0, entries: 3 }.deepest(&Moving { cells, levels }, own, 1)
+        };
+        assert_eq!(deepest([1, 5, 8, 0], 8), Some((50, true)));
+        assert_eq!(deepest([1, 5, 7, 9], 9), Some((90, true)));
+        assert_eq!(deepest([1, 6, 0, 0], 6), Some((1, true)));
+        // It was moved after it was asked for its own: to the side, deeper, and up.
+        assert_eq!(deepest([1, 5, 7, 0], 8), Some((70, false)));
+        assert_eq!(deepest([1, 5, 8, 9], 8), Some((90, false)));
+        assert_eq!(deepest([1, 5, 0, 0], 8), Some((50, false)));
+        assert_eq!(deepest([1, 0, 0, 0], 0), Some((1, true)), "nobody keeps what is of no cgroup");
+    }
+
     /// A writer at work: each look at the head finds the next of these, and the last one for ever.
     struct Changing {
         heads: [HeadWord; 4],
         looks: Cell64,
         judged: Cell64,
+        known: Option<(HeadWord, Ruling)>,
+        is_lasting: bool,
+        kept: core::cell::Cell<Option<(HeadWord, Ruling)>>,
     }
 
     type Cell64 = core::cell::Cell<usize>;
@@ -515,14 +579,30 @@ mod tests {
 
         fn judge(&self, image: u32) -> Ruling {
             self.judged.set(self.judged.get() + 1);
-            Ruling::new(sentence::DENIED, image)
+            Ruling::new(sentence::DENIED, image).lasting(self.is_lasting)
+        }
+
+        fn recall(&self, head: HeadWord) -> Option<Ruling> {
+            self.known.and_then(|(known, ruling)| (known == head).then_some(ruling))
+        }
+
+        fn keep(&self, head: HeadWord, ruling: Ruling) {
+            self.kept.set(Some((head, ruling)));
+        }
+    }
+
+    impl Changing {
+        const fn new(heads: [HeadWord; 4]) -> Self {
+            let (looks, judged, kept) =
+                (Cell64::new(0), Cell64::new(0), core::cell::Cell::new(None));
+            Self { heads, looks, judged, known: None, is_lasting: false, kept }
         }
     }
 
     /// What comes of a connection while the head changes, and how often it was judged.
     fn while_changing(heads: [HeadWord; 4]) -> (Ruling, usize) {
-        let court = Changing { heads, looks: Cell64::new(0), judged: Cell64::new(0) };
-        (settle(&court), court.judged.get())
+        let court = Changing::new(heads);
+        (judged(&court), court.judged.get())
     }
 
     #[test]
@@ -540,6 +620,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_before_is_said_again_while_the_same_policies_are_in_force() {
+        let [first, second] = [HeadWord::new(1, 5), HeadWord::new(1, 6)];
+        let said = Ruling::new(sentence::WOULD_DENY, 3);
+        for (head, expected, judged) in
+            [(first, said, 0), (second, Ruling::new(sentence::DENIED, 1), 1)]
+        {
+            let court = Changing { known: Some((first, said)), ..Changing::new([head; 4]) };
+            assert_eq!((settle(&court), court.judged.get()), (expected, judged));
+        }
+    }
+
+    #[test]
+    fn only_what_lasts_and_was_judged_by_one_head_is_kept() {
+        let [first, second] = [HeadWord::new(1, 5), HeadWord::new(9, 6)];
+        let kept = |heads, is_lasting| {
+            let court = Changing { is_lasting, ..Changing::new(heads) };
+            let _ruling = settle(&court);
+            court.kept.get()
+        };
+        let denied = Ruling::new(sentence::DENIED, 1).lasting(true);
+        assert_eq!(kept([first; 4], true), Some((first, denied)));
+        assert_eq!(kept([first; 4], false), None);
+        // Replaced before it was judged, while it was, and after.
+        for replaced in 1..4 {
+            let mut heads = [first; 4];
+            heads[replaced..].fill(second);
+            assert_eq!(kept(heads, true), None, "{replaced}");
+        }
+    }
+
+    #[test]
     fn policies_that_never_settle_let_nothing_pass() {
         struct Restless(Cell64);
 
@@ -550,7 +661,15 @@ mod tests {
             }
 
             fn judge(&self, _image: u32) -> Ruling {
-                Ruling::ALLOWED
+                Ruling::ALLOWED.lasting(true)
+            }
+
+            fn recall(&self, _head: HeadWord) -> Option<Ruling> {
+                None
+            }
+
+            fn keep(&self, _head: HeadWord, _ruling: Ruling) {
+                panic!("nothing was said");
             }
         }
 

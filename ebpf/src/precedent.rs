@@ -5,28 +5,13 @@
 //! what was said once holds for all that is equal, until other policies are in force, which have another head. To find it takes
 //! no call; to judge takes one for each step and each level of control groups.
 //!
-//! An element may be rewritten while it is read, by anybody, for something else. Its version says so: reads are taken in program
-//! order, as in [`decide`](mod@crate::decide), and so are stores.
+//! An element may be rewritten while it is read, by anybody, for something else. Its [version](crate::versioned) says so.
 
 use holdfast_protocol::kernel::rules::{PRECEDENTS, Precedent};
 use holdfast_protocol::kernel::{Address, HeadWord};
 
 use crate::policy::{Request, Ruling};
-
-/// The elements of `PRECEDENTS`, as a program reads and writes them. Each method is one access, and no word is ever torn.
-pub trait Precedents {
-    /// An element.
-    type Element: Copy;
-
-    /// The element at `index`; `None` if there is no such element.
-    fn element(&self, index: u32) -> Option<Self::Element>;
-    /// A word of an element: one of the constants of [`word`].
-    fn word(&self, element: Self::Element, word: usize) -> u64;
-    /// Stores a word of an element.
-    fn set(&self, element: Self::Element, word: usize, value: u64);
-    /// Makes the version of an element be one more if it is `version`, in one step. Returns whether it was.
-    fn begin(&self, element: Self::Element, version: u64) -> bool;
-}
+use crate::versioned::{self, Versioned};
 
 /// The fields of a [`Precedent`] as words.
 pub mod word {
@@ -34,8 +19,6 @@ pub mod word {
 
     use super::Precedent;
 
-    /// Its version.
-    pub const VERSION: usize = at(offset_of!(Precedent, version));
     /// The policies.
     pub const HEAD: usize = at(offset_of!(Precedent, head));
     /// The control group.
@@ -52,6 +35,8 @@ pub mod word {
     pub const RULING: usize = at(offset_of!(Precedent, ruling));
     /// How many words there are.
     pub const COUNT: usize = size_of::<Precedent>() / size_of::<u64>();
+
+    const _: () = assert!(at(offset_of!(Precedent, version)) == crate::versioned::VERSION);
 
     const fn at(offset: usize) -> usize {
         offset / size_of::<u64>()
@@ -101,46 +86,43 @@ impl Matter {
 
 /// What was said of `matter`, if anything was.
 #[inline(always)]
-pub fn find<P: Precedents>(precedents: &P, matter: &Matter) -> Option<Ruling> {
+pub fn find<V: Versioned>(precedents: &V, matter: &Matter) -> Option<Ruling> {
     let element = precedents.element(matter.index())?;
     let word = |word| precedents.word(element, word);
-    let version = word(word::VERSION);
     // Nearly always all are equal: one branch for all of them.
-    let differs = (version & 1)
-        | (word(word::HEAD) ^ matter.head)
-        | (word(word::CGROUP) ^ matter.cgroup)
-        | (word(word::ASKED) ^ matter.asked[0])
-        | (word(word::ASKED + 1) ^ matter.asked[1])
-        | (word(word::ENDPOINT) ^ matter.endpoint[0])
-        | (word(word::ENDPOINT + 1) ^ matter.endpoint[1])
-        | (word(word::LOCAL) ^ matter.local[0])
-        | (word(word::LOCAL + 1) ^ matter.local[1])
-        | (word(word::PORTS) ^ matter.ports);
-    let ruling = Ruling(word(word::RULING));
-    (differs == 0 && word(word::VERSION) == version).then_some(ruling)
+    let (differs, ruling) = versioned::read(precedents, element, || {
+        let differs = (word(word::HEAD) ^ matter.head)
+            | (word(word::CGROUP) ^ matter.cgroup)
+            | (word(word::ASKED) ^ matter.asked[0])
+            | (word(word::ASKED + 1) ^ matter.asked[1])
+            | (word(word::ENDPOINT) ^ matter.endpoint[0])
+            | (word(word::ENDPOINT + 1) ^ matter.endpoint[1])
+            | (word(word::LOCAL) ^ matter.local[0])
+            | (word(word::LOCAL + 1) ^ matter.local[1])
+            | (word(word::PORTS) ^ matter.ports);
+        (differs, word(word::RULING))
+    })?;
+    (differs == 0).then_some(Ruling(ruling))
 }
 
 /// Keeps what was said of `matter`, which lasts, in place of what is at its element. If somebody else writes there now, theirs
 /// is kept.
 #[inline(always)]
-pub fn keep<P: Precedents>(precedents: &P, matter: &Matter, ruling: Ruling) {
+pub fn keep<V: Versioned>(precedents: &V, matter: &Matter, ruling: Ruling) {
     let Some(element) = precedents.element(matter.index()) else { return };
-    let version = precedents.word(element, word::VERSION);
-    if version & 1 != 0 || !precedents.begin(element, version) {
-        return;
-    }
     let set = |word, value| precedents.set(element, word, value);
-    set(word::HEAD, matter.head);
-    set(word::CGROUP, matter.cgroup);
-    set(word::ASKED, matter.asked[0]);
-    set(word::ASKED + 1, matter.asked[1]);
-    set(word::ENDPOINT, matter.endpoint[0]);
-    set(word::ENDPOINT + 1, matter.endpoint[1]);
-    set(word::LOCAL, matter.local[0]);
-    set(word::LOCAL + 1, matter.local[1]);
-    set(word::PORTS, matter.ports);
-    set(word::RULING, ruling.0);
-    set(word::VERSION, version.wrapping_add(2));
+    versioned::write(precedents, element, || {
+        set(word::HEAD, matter.head);
+        set(word::CGROUP, matter.cgroup);
+        set(word::ASKED, matter.asked[0]);
+        set(word::ASKED + 1, matter.asked[1]);
+        set(word::ENDPOINT, matter.endpoint[0]);
+        set(word::ENDPOINT + 1, matter.endpoint[1]);
+        set(word::LOCAL, matter.local[0]);
+        set(word::LOCAL + 1, matter.local[1]);
+        set(word::PORTS, matter.ports);
+        set(word::RULING, ruling.0);
+    });
 }
 
 #[inline(always)]

@@ -1,70 +1,12 @@
 //! Tests of what is found, over an element that others write between any two accesses.
 
-use std::cell::{Cell, RefCell};
 use std::vec;
 use std::vec::Vec;
 
 use holdfast_protocol::kernel::mapped;
 
 use super::*;
-
-/// One access: a word that was stored.
-type Store = (usize, u64);
-
-/// One element, which everything has, and the stores of others: each happens before the access that it is due at.
-struct Shared {
-    words: RefCell<[u64; word::COUNT]>,
-    script: Vec<Store>,
-    at: Vec<usize>,
-    accesses: Cell<usize>,
-    stores: RefCell<Vec<Store>>,
-}
-
-impl Shared {
-    fn new(words: [u64; word::COUNT], script: &[Store], at: &[usize]) -> Self {
-        Self {
-            words: RefCell::new(words),
-            script: script.to_vec(),
-            at: at.to_vec(),
-            accesses: Cell::new(0),
-            stores: RefCell::new(Vec::new()),
-        }
-    }
-
-    fn access(&self) {
-        let now = self.accesses.replace(self.accesses.get() + 1);
-        for ((word, value), _) in self.script.iter().zip(&self.at).filter(|(_, at)| **at == now) {
-            self.words.borrow_mut()[*word] = *value;
-        }
-    }
-}
-
-impl Precedents for Shared {
-    type Element = ();
-
-    fn element(&self, index: u32) -> Option<()> {
-        assert!(index < PRECEDENTS);
-        Some(())
-    }
-    fn word(&self, (): (), word: usize) -> u64 {
-        self.access();
-        self.words.borrow()[word]
-    }
-    fn set(&self, (): (), word: usize, value: u64) {
-        self.access();
-        self.words.borrow_mut()[word] = value;
-        self.stores.borrow_mut().push((word, value));
-    }
-    fn begin(&self, (): (), version: u64) -> bool {
-        self.access();
-        let is_first = self.words.borrow()[word::VERSION] == version;
-        if is_first {
-            self.words.borrow_mut()[word::VERSION] = version + 1;
-            self.stores.borrow_mut().push((word::VERSION, version + 1));
-        }
-        is_first
-    }
-}
+use crate::versioned::tests::{Shared, Store, each_way};
 
 const ALLOWED: Ruling = Ruling::ALLOWED;
 const DENIED: Ruling = Ruling(2 << 32 | 7);
@@ -96,17 +38,6 @@ fn kept(
     let shared = Shared::new(words, &[], &[]);
     keep(&shared, matter, ruling);
     (shared.words.into_inner(), shared.stores.into_inner())
-}
-
-/// All ways to deal `stores` to the instants of `accesses` accesses, in order.
-fn each_way(stores: usize, accesses: usize, mut check: impl FnMut(&[usize])) {
-    let mut at = vec![0; stores];
-    loop {
-        check(&at);
-        let Some(last) = at.iter().rposition(|instant| *instant < accesses) else { break };
-        let next = at[last] + 1;
-        at[last..].fill(next);
-    }
 }
 
 #[test]

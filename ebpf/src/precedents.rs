@@ -6,6 +6,7 @@ use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::decide::Inquiry;
 use holdfast_ebpf::policy::Ruling;
 use holdfast_ebpf::precedent::{self, Matter, word};
+use holdfast_ebpf::versioned::{VERSION, Versioned};
 use holdfast_protocol::kernel::HeadWord;
 use holdfast_protocol::kernel::rules::{self, Precedent};
 
@@ -21,7 +22,7 @@ pub const NONE: u64 = u64::MAX;
 
 struct Precedents;
 
-impl precedent::Precedents for Precedents {
+impl Versioned for Precedents {
     type Element = *mut [u64; word::COUNT];
 
     #[inline(always)]
@@ -45,9 +46,7 @@ impl precedent::Precedents for Precedents {
     #[inline(always)]
     fn begin(&self, element: Self::Element, version: u64) -> bool {
         // SAFETY: as above.
-        unsafe {
-            maps::exchange(&raw mut (*element)[word::VERSION], version, version.wrapping_add(1))
-        }
+        unsafe { maps::exchange(&raw mut (*element)[VERSION], version, version.wrapping_add(1)) }
     }
 }
 

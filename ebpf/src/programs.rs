@@ -17,7 +17,7 @@ use crate::court::permit;
 use crate::enrolled::is_enrolled;
 use crate::seats::{self, Owner};
 use crate::sock_addr::SockAddr;
-use crate::steps::{Connection, hf_admit, hf_forget, hf_remember};
+use crate::steps::{Connection, NO_COOKIE, hf_admit, hf_forget, hf_remember};
 use crate::straight::{asks_nothing, goes_plainly};
 use crate::{counting, maps, places, telling};
 
@@ -86,7 +86,9 @@ fn connect(socket: &SockAddr) -> i32 {
         return PROCEED;
     }
     let mut inquiry = Inquiry::new(socket.key(), socket.reach());
-    let connection = Connection::new(caller, owner.cookie);
+    // What is known of the socket has to be ended first, which is a step of its own.
+    let fresh = if seats::is_known(owner) { NO_COOKIE } else { owner.cookie };
+    let connection = Connection::new(caller, fresh);
     decide(&connection, &mut inquiry);
     if !connection.is_finished() {
         go_on(caller, owner, &mut inquiry);

@@ -18,6 +18,7 @@ use crate::decide::{
     look,
 };
 use crate::flow;
+use crate::recent::Stand;
 use crate::socket::{Peer, Reach};
 use crate::words::{self, AffinityWords, FrontendWords, Slot, word};
 
@@ -43,6 +44,7 @@ pub(crate) struct Memory {
     pub(crate) slots: Vec<Slot>,
     pub(crate) affinities: HashMap<AffinityKey, usize>,
     pub(crate) remembered: Vec<AffinityWords>,
+    pub(crate) recents: HashMap<AffinityKey, Stand>,
     /// What is open and pending at the endpoint with this number, which is also its host.
     pub(crate) live: Vec<u64>,
 }
@@ -128,6 +130,12 @@ impl Affinities for Race<'_> {
     fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
         self.kept.set(Some((*key, *affinity)));
     }
+    fn recent(&self, key: &AffinityKey) -> Option<Stand> {
+        self.read(|memory| memory.recents.get(key).copied())
+    }
+    fn note(&self, key: &AffinityKey, stand: &Stand) {
+        self.memory.borrow_mut().recents.insert(*key, *stand);
+    }
     fn now(&self) -> u64 {
         NOW
     }
@@ -197,6 +205,7 @@ impl Memory {
             slots: vec![[0; 4]; 12],
             affinities: HashMap::new(),
             remembered: Vec::new(),
+            recents: HashMap::new(),
             live: vec![0; 16],
         };
         memory.pool[0] = frontend(&KEY, SERVICE, 1, Frontend::FOREVER);

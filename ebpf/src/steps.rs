@@ -25,21 +25,21 @@ use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, phase};
 use crate::caller::Caller;
 use crate::finish::is_finished;
 use crate::flows::SocketFlows;
-use crate::maps::{Maps, write_address};
+use crate::maps::{KnownCaller, Maps, write_address};
 use crate::telling::{self, Moment};
 use crate::{counting, places, rates, seats};
 
 /// Looks for a connection.
 pub struct Connection {
     caller: Caller,
-    /// The socket's.
+    /// The socket's, if nothing is known of it; or [`NO_COOKIE`].
     cookie: u64,
     /// Whether the last look has done all that there was to do.
     is_finished: Cell<bool>,
 }
 
 impl Connection {
-    /// A connection by the socket with this cookie.
+    /// A connection by the socket with this cookie, or [`NO_COOKIE`].
     #[inline(always)]
     pub const fn new(caller: Caller, cookie: u64) -> Self {
         Self { caller, cookie, is_finished: Cell::new(false) }
@@ -61,6 +61,8 @@ impl Looks for Connection {
     }
 }
 
+/// No socket has this cookie.
+pub const NO_COOKIE: u64 = 0;
 /// The look is settled, and all is done that follows from it: no [`Look`] has this number.
 const FINISHED: u64 = 1 << 8;
 
@@ -74,15 +76,18 @@ impl Looks for Datagram {
     }
 }
 
-/// A look for something that has no past: the number of a [`Look`], or [`FINISHED`]. The cookie is the socket's.
+/// A look for something that has no past: the number of a [`Look`], or [`FINISHED`]. The cookie is
+/// that of the socket, if nothing is known of it, or [`NO_COOKIE`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hf_look(context: *mut bpf_sock_addr, inquiry: *mut Inquiry, cookie: u64) -> u64 {
     // SAFETY: programs pass what the kernel has passed them, and an inquiry of their own.
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_mut()) };
     let Some(inquiry) = inquiry else { return Look::Replaced as u64 };
-    let look = look(&Maps(caller), &NoPast, inquiry);
-    if look == Look::Settled && is_finished(caller, inquiry, cookie) {
+    let known = KnownCaller::new(caller);
+    let look = look(&Maps(&known), &NoPast, inquiry);
+    if look == Look::Settled && cookie != NO_COOKIE && is_finished(caller, &known, inquiry, cookie)
+    {
         FINISHED
     } else {
         look as u64

@@ -99,8 +99,16 @@ impl Table {
         let settings = self.clients(tables)?;
         stay.by = words::affinity_by(settings);
         let key = affinity::key(self.service, &client::identify(tables, stay.by));
-        let now = tables.now();
-        stay.until = now.saturating_add(words::affinity_ns(settings));
+        let (now, duration) = (tables.now(), words::affinity_ns(settings));
+        stay.until = now.saturating_add(duration);
+        if let Some(recent) = tables.recent(&key)
+            && recent.is_recent(now, duration)
+            && recent.row < self.shape.endpoints
+            && flow::holds(tables, first.wrapping_add(recent.row), &recent.endpoint)
+        {
+            stay.row = recent.row;
+            return Some(stay.row);
+        }
         stay.is_new = true;
         if let Some(affinity) = tables.affinity(&key) {
             let (endpoint, row, until) = affinity::remembered(tables, affinity);
@@ -109,6 +117,7 @@ impl Table {
                 stay.row = flow::standing(tables, first, self.shape.endpoints, &former);
                 if stay.row == row {
                     tables.extend(affinity, stay.until);
+                    tables.note(&key, &stay.stand(endpoint));
                     stay.is_new = false;
                 }
                 if stay.row != NO_ROW {

@@ -438,8 +438,37 @@ pub struct Affinity {
     pub until: u64,
 }
 
+/// Elements of `RECENTS`, a power of two: 1 MiB. Who has none is looked for in `AFFINITIES` each time.
+pub const RECENTS: u32 = 16_384;
+
+/// Where a client was last found to stay: the value of `RECENTS`. Only programs read and write it, as they do
+/// [`Precedent`](rules::Precedent).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recent {
+    /// Counts up by two with each change.
+    pub version: u64,
+    /// The service number.
+    pub service: u32,
+    /// How the client was told apart: one of [`client`].
+    pub by: u32,
+    /// What it was told apart by: an id, or an address.
+    pub client: [u64; 2],
+    /// The endpoint's address.
+    pub address: Address,
+    /// Its port, in network order.
+    pub port_be: u16,
+    /// Always 0.
+    pub reserved: u16,
+    /// The row it was found at.
+    pub row: u32,
+    /// Until when the client stays with it, as in [`Affinity`].
+    pub until: u64,
+}
+
 // The sizes both sides rely on.
 const _: () = {
+    assert!(size_of::<Recent>() == 64 && RECENTS.is_power_of_two());
     assert!(size_of::<FrontendKey>() == 20);
     assert!(size_of::<Frontend>() == 16);
     assert!(size_of::<HeadWord>() == 8);

@@ -29,6 +29,8 @@ pub const ENROLMENT: &str = "ENROLMENT";
 pub const ENROLLED: &str = "ENROLLED";
 /// Least-recently-used hash: [`AffinityKey`](super::AffinityKey) to [`Affinity`](super::Affinity).
 pub const AFFINITIES: &str = "AFFINITIES";
+/// Array of [`Recent`](super::Recent)s: where clients were last found to stay, at the element that their key says.
+pub const RECENTS: &str = "RECENTS";
 /// Memory-mapped array: endpoint number to [`EndpointState`](super::endpoint::EndpointState).
 pub const ENDPOINTS: &str = "ENDPOINTS";
 /// Memory-mapped array: service number to [`Traffic`](super::traffic::Traffic).
@@ -61,7 +63,7 @@ pub const ARRIVALS: &str = "ARRIVALS";
 pub const CLOSING: [&str; 4] = [ENDPOINTS, SOCKETS, OVERFLOW, TRAFFIC];
 
 /// Every map of the estate, in the order they are offered.
-pub const ALL: [&str; 25] = [
+pub const ALL: [&str; 26] = [
     FRONTENDS,
     HEADS,
     TABLES,
@@ -75,6 +77,7 @@ pub const ALL: [&str; 25] = [
     ENROLMENT,
     ENROLLED,
     AFFINITIES,
+    RECENTS,
     ENDPOINTS,
     TRAFFIC,
     RATES,

@@ -310,8 +310,8 @@ mod tests {
         let of_services = [Some(frontends), Some(10), Some(70), Some(10), Some(10)];
         assert_eq!(entries[..5], of_services);
         assert_eq!(entries[5..11], [None, None, Some(10), Some(30), Some(30), None]);
-        assert_eq!(entries[11..17], [None, None, Some(70), Some(10), Some(10), None]);
-        assert!(entries[17..].iter().all(Option::is_none), "{entries:?}");
+        assert_eq!(entries[11..18], [None, None, None, Some(70), Some(10), Some(10), None]);
+        assert!(entries[18..].iter().all(Option::is_none), "{entries:?}");
         let sized = |slots| Sizes { services: 1, slots, flows: 1 }.entries(map::ENDPOINTS);
         assert_eq!([65_537, 1 << 20].map(sized), [Some(65_536), Some(1 << 18)]);
         let huge = Sizes { services: u32::MAX, slots: 1, flows: 1 };

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 
 use holdfast_bpf::object;
-use holdfast_protocol::kernel::{self, limit, map, rules};
+use holdfast_protocol::kernel::{self, RECENTS, limit, map, rules};
 use holdfast_protocol::manifest::{Kind, Shape};
 
 use crate::supervisor::{FLOWS, SERVICES, SLOTS, load};
@@ -55,6 +55,7 @@ fn maps_have_the_sizes_that_were_asked_for() {
             map::EVENTS => limit::DEFAULT_EVENT_BYTES,
             map::ENROLLED => limit::ENROLLED,
             map::AFFINITIES => limit::AFFINITIES,
+            map::RECENTS => RECENTS,
             map::CLIENT_RATES => limit::CLIENT_RATES,
             map::ENDPOINTS => limit::endpoints(SLOTS),
             // Policies have a limit of their own, and no setting.

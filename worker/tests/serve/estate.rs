@@ -10,8 +10,8 @@ use holdfast_protocol::kernel::cache::CacheLine;
 use holdfast_protocol::kernel::rules::PolicyCounters;
 use holdfast_protocol::kernel::{
     Affinity, AffinityKey, EndpointSlot, EnrolledKey, EnrolmentWord, Flow, FlowKey, Frontend,
-    FrontendKey, HeadWord, Reply, SLOT_BYTES, ServiceCounters, ServiceRecord, SocketState,
-    endpoint::EndpointState, event::EventControl, limit, map, rules, traffic::Traffic,
+    FrontendKey, HeadWord, RECENTS, Recent, Reply, SLOT_BYTES, ServiceCounters, ServiceRecord,
+    SocketState, endpoint::EndpointState, event::EventControl, limit, map, rules, traffic::Traffic,
 };
 use holdfast_protocol::manifest::{Entry, MapShape, Shape};
 use holdfast_worker::serve::tables::slot::{self, Slot};
@@ -124,6 +124,7 @@ impl Estate {
             (map::ENROLMENT, shape(ARRAY, size_of::<EnrolmentWord>(), 1, MMAPABLE)),
             (map::ENROLLED, enrolled),
             (map::AFFINITIES, affinities),
+            (map::RECENTS, shape(ARRAY, size_of::<Recent>(), RECENTS, 0)),
             (
                 map::ENDPOINTS,
                 shape(ARRAY, size_of::<EndpointState>(), limit::endpoints(slots), MMAPABLE),

@@ -175,11 +175,15 @@ pub fn released(context: &SockContext) {
 /// As for [`leave`]; and the phase of `stored` is idle.
 #[inline(always)]
 pub unsafe fn opened(stored: *mut SocketState, cookie: u64, service: u32, endpoint: u32) {
-    // SAFETY: by the contract above.
-    unsafe { opened_from(phase::IDLE, stored, cookie, service, endpoint) };
+    // SAFETY: by the contract above; the helper may be called by any program.
+    unsafe {
+        let now_ns = bpf_ktime_get_coarse_ns();
+        opened_from(phase::IDLE, now_ns, stored, cookie, service, endpoint);
+    }
 }
 
-/// The same of a socket for which places may have been taken: it has `reached` this phase, idle or reserved.
+/// The same, at this time of the coarse clock, of a socket for which places may have been taken: it has `reached` this
+/// phase, idle or reserved.
 ///
 /// # Safety
 ///
@@ -187,19 +191,19 @@ pub unsafe fn opened(stored: *mut SocketState, cookie: u64, service: u32, endpoi
 #[inline(always)]
 pub unsafe fn opened_from(
     reached: u64,
+    now_ns: u64,
     stored: *mut SocketState,
     cookie: u64,
     service: u32,
     endpoint: u32,
 ) {
-    // SAFETY: by the contract above; the helper may be called by any program.
+    // SAFETY: by the contract above.
     unsafe {
-        let now = bpf_ktime_get_coarse_ns();
         let step = lifecycle::step(reached, Event::Connected);
-        (&raw mut (*stored).since_ns).write_volatile(now);
+        (&raw mut (*stored).since_ns).write_volatile(now_ns);
         (&raw mut (*stored).seat).write_volatile(SeatWord::new(cookie, step.next).0);
         count_service(service, &step, 0, Carried::default());
-        count_endpoint(endpoint, &step, now, Carried::default());
+        count_endpoint(endpoint, &step, now_ns, Carried::default());
     }
 }
 

@@ -592,8 +592,8 @@ fn what_is_remembered_never_leads_out_of_the_table() {
         memory.sticky(0, 1, &[1, 2]);
         memory.remember(2, 1, NOW + 1);
     };
-    // A look that finds an affinity takes 22 reads.
-    let seen = outcomes_within(29, prepare, &script);
+    // A look that finds an affinity takes 23 reads.
+    let seen = outcomes_within(30, prepare, &script);
     assert_eq!(seen, HashSet::from([sent(1, 1), sent(2, 1), sent(3, 2)]));
 }
 

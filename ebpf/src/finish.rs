@@ -12,7 +12,7 @@ use holdfast_ebpf::policy::sentence;
 use holdfast_protocol::kernel::{PROTOCOL_UDP, SeatWord, SocketState, feature, phase};
 
 use crate::caller::Caller;
-use crate::maps::{KnownCaller, Maps, write_address};
+use crate::maps::{Clock as _, KnownCaller, Maps, write_address};
 use crate::seats::{self, Owner};
 use crate::{counting, court, places, precedents, telling};
 
@@ -45,7 +45,7 @@ pub fn is_finished(caller: Caller, known: &KnownCaller, inquiry: &Inquiry, cooki
         return false;
     }
     // SAFETY: not null, so it is this socket's, and says nothing of it yet.
-    unsafe { remember(stored, inquiry, owner) };
+    unsafe { remember(stored, known, inquiry, owner) };
     true
 }
 
@@ -78,7 +78,7 @@ fn has_place(caller: Caller, inquiry: &Inquiry) -> bool {
 ///
 /// `stored` is an element that this run of the program has just taken for its owner.
 #[inline(always)]
-unsafe fn remember(stored: *mut SocketState, inquiry: &Inquiry, owner: Owner) {
+unsafe fn remember(stored: *mut SocketState, known: &KnownCaller, inquiry: &Inquiry, owner: Owner) {
     let (key, decision) = (&inquiry.key, &inquiry.decision);
     let reached = if limit::has_places(decision) { phase::RESERVED } else { phase::IDLE };
     // SAFETY: by the contract above. Nobody else looks at what is in an element while its phase is idle.
@@ -91,7 +91,8 @@ unsafe fn remember(stored: *mut SocketState, inquiry: &Inquiry, owner: Owner) {
         (&raw mut (*stored).endpoint).write_volatile(decision.state);
         (&raw mut (*stored).told).write_volatile(0);
         if key.protocol == PROTOCOL_UDP {
-            counting::opened_from(reached, stored, owner.cookie, decision.service, decision.state);
+            let (service, endpoint) = (decision.service, decision.state);
+            counting::opened_from(reached, known.now_ns(), stored, owner.cookie, service, endpoint);
         } else {
             (&raw mut (*stored).since_ns).write_volatile(0);
             (&raw mut (*stored).seat).write_volatile(SeatWord::new(owner.cookie, reached).0);

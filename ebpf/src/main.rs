@@ -8,7 +8,7 @@
 //! - [`straight`]: the way of a connection of which nothing has to be asked.
 //! - [`caller`], [`sock_addr`]: the socket and the address of the system call.
 //! - [`maps`], [`address_cache`], [`enrolled`], [`flows`], [`recents`], [`seats`], [`search`]: the maps, and the only code that reads and
-//!   writes them.
+//!   writes them; [`elements`]: elements of several words that programs write.
 //! - [`counting`]: what is counted of a connection after the system call.
 //! - [`telling`]: where what becomes of a connection is told to whoever asks.
 //! - [`finish`]: those steps at once, when nothing more has to be asked.
@@ -35,6 +35,8 @@ mod counting;
 mod court;
 #[cfg(target_arch = "bpf")]
 mod datagrams;
+#[cfg(target_arch = "bpf")]
+mod elements;
 #[cfg(target_arch = "bpf")]
 mod enrolled;
 #[cfg(target_arch = "bpf")]

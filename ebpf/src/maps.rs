@@ -27,6 +27,7 @@ use holdfast_protocol::kernel::{
 };
 
 use crate::caller::Caller;
+use crate::elements::Of;
 use crate::recents::Recents;
 use crate::{address_cache, search};
 
@@ -105,17 +106,43 @@ impl Addresses for Arrays {
 /// The maps that lead from a frontend to an endpoint, read for this caller.
 pub struct Maps<C = Caller>(pub C);
 
-/// A caller whose control group is asked for once.
+/// A caller whose control group, and the time, is asked for once.
 pub struct KnownCaller {
     caller: Caller,
     cgroup: Cell<u64>,
+    now_ns: Cell<u64>,
 }
 
 impl KnownCaller {
     /// A caller of whom nothing is known yet.
     #[inline(always)]
     pub const fn new(caller: Caller) -> Self {
-        Self { caller, cgroup: Cell::new(0) }
+        Self { caller, cgroup: Cell::new(0), now_ns: Cell::new(0) }
+    }
+}
+
+/// Whose clock it is.
+pub trait Clock {
+    /// Nanoseconds since boot, by the coarse clock, which a tick of the kernel moves on.
+    fn now_ns(&self) -> u64;
+}
+
+impl Clock for Caller {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: the helper takes nothing and may be called by any program.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+}
+
+impl Clock for &KnownCaller {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // It is never 0 once a process runs.
+        if self.now_ns.get() == 0 {
+            self.now_ns.set(self.caller.now_ns());
+        }
+        self.now_ns.get()
     }
 }
 
@@ -171,7 +198,7 @@ impl<C> Slots for Maps<C> {
     }
 }
 
-impl<C> Affinities for Maps<C> {
+impl<C: Clock> Affinities for Maps<C> {
     type Affinity = *mut AffinityWords;
 
     #[inline(always)]
@@ -200,18 +227,17 @@ impl<C> Affinities for Maps<C> {
 
     #[inline(always)]
     fn recent(&self, key: &AffinityKey) -> Option<Stand> {
-        recent::find(&Recents, key)
+        recent::find(&Of(Recents), key)
     }
 
     #[inline(always)]
     fn note(&self, key: &AffinityKey, stand: &Stand) {
-        recent::note(&Recents, key, stand);
+        recent::note(&Of(Recents), key, stand);
     }
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: the helper takes nothing and may be called by any program.
-        unsafe { bpf_ktime_get_coarse_ns() }
+        self.0.now_ns()
     }
 }
 
@@ -234,7 +260,7 @@ impl<C> Addresses for Maps<C> {
     }
 }
 
-impl<C: Clients> Tables for Maps<C> {
+impl<C: Clients + Clock> Tables for Maps<C> {
     #[inline(always)]
     fn known(&self, key: &FrontendKey) -> Option<Known> {
         let known = address_cache::recall(key);

@@ -34,6 +34,7 @@ pub mod word {
     /// What was said.
     pub const RULING: usize = at(offset_of!(Precedent, ruling));
     /// How many words there are.
+    #[cfg(test)]
     pub const COUNT: usize = size_of::<Precedent>() / size_of::<u64>();
 
     const _: () = assert!(at(offset_of!(Precedent, version)) == crate::versioned::VERSION);
@@ -127,12 +128,7 @@ pub fn keep<V: Versioned>(precedents: &V, matter: &Matter, ruling: Ruling) {
 
 #[inline(always)]
 const fn words(address: &Address) -> [u64; 2] {
-    [joined(address[0], address[1]), joined(address[2], address[3])]
-}
-
-#[inline(always)]
-const fn joined(low: u32, high: u32) -> u64 {
-    (high as u64) << 32 | low as u64
+    [crate::words::word(address[0], address[1]), crate::words::word(address[2], address[3])]
 }
 
 #[cfg(test)]

@@ -5,14 +5,13 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::decide::Inquiry;
 use holdfast_ebpf::policy::Ruling;
-use holdfast_ebpf::precedent::{self, Matter, word};
-use holdfast_ebpf::versioned::{VERSION, Versioned};
+use holdfast_ebpf::precedent::{self, Matter};
 use holdfast_protocol::kernel::HeadWord;
 use holdfast_protocol::kernel::rules::{self, Precedent};
 
 use crate::caller::Caller;
 use crate::court::request;
-use crate::maps;
+use crate::elements::{Elements, Of};
 
 #[btf_map]
 static PRECEDENTS: Array<Precedent, { rules::PRECEDENTS as usize }> = Array::new();
@@ -22,38 +21,17 @@ pub const NONE: u64 = u64::MAX;
 
 struct Precedents;
 
-impl Versioned for Precedents {
-    type Element = *mut [u64; word::COUNT];
-
+impl Elements for Precedents {
     #[inline(always)]
-    fn element(&self, index: u32) -> Option<Self::Element> {
+    fn words(&self, index: u32) -> Option<*mut u64> {
         PRECEDENTS.get_ptr_mut(index).map(<*mut Precedent>::cast)
-    }
-
-    #[inline(always)]
-    fn word(&self, element: Self::Element, word: usize) -> u64 {
-        // SAFETY: `element` was looked up in this run, and callers pass one of its words. Others write it meanwhile, hence
-        // one volatile load of 8 bytes.
-        unsafe { (&raw const (*element)[word]).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn set(&self, element: Self::Element, word: usize, value: u64) {
-        // SAFETY: as above; one volatile store of 8 bytes.
-        unsafe { (&raw mut (*element)[word]).write_volatile(value) }
-    }
-
-    #[inline(always)]
-    fn begin(&self, element: Self::Element, version: u64) -> bool {
-        // SAFETY: as above.
-        unsafe { maps::exchange(&raw mut (*element)[VERSION], version, version.wrapping_add(1)) }
     }
 }
 
 /// What the policies of `head` have said of what was decided in `inquiry`, of a process in this cgroup.
 #[inline(always)]
 pub fn recalled(caller: Caller, inquiry: &Inquiry, head: HeadWord, cgroup: u64) -> Option<Ruling> {
-    precedent::find(&Precedents, &Matter::new(head, &request(caller, inquiry, cgroup)))
+    precedent::find(&Of(Precedents), &Matter::new(head, &request(caller, inquiry, cgroup)))
 }
 
 /// The same, as a function that the verifier looks at by itself: a [`Ruling`], or [`NONE`].
@@ -85,7 +63,7 @@ pub extern "C" fn hf_set_precedent(
     let (caller, inquiry) = unsafe { (Caller::new(context), inquiry.as_ref()) };
     if let Some(inquiry) = inquiry {
         let matter = Matter::new(HeadWord(head), &request(caller, inquiry, cgroup));
-        precedent::keep(&Precedents, &matter, Ruling(ruling));
+        precedent::keep(&Of(Precedents), &matter, Ruling(ruling));
     }
     0
 }

@@ -13,7 +13,8 @@ use crate::versioned::{self, Versioned};
 use crate::words;
 
 /// How many words an element has.
-pub const WORDS: usize = size_of::<Recent>() / size_of::<u64>();
+#[cfg(test)]
+const WORDS: usize = size_of::<Recent>() / size_of::<u64>();
 const OWNER: usize = at(offset_of!(Recent, service));
 const CLIENT: usize = at(offset_of!(Recent, client));
 const ADDRESS: usize = at(offset_of!(Recent, address));
@@ -74,21 +75,16 @@ pub fn note<V: Versioned>(recents: &V, key: &AffinityKey, stand: &Stand) {
         set(OWNER, owner(key));
         set(CLIENT, key.client[0]);
         set(CLIENT + 1, key.client[1]);
-        set(ADDRESS, joined(address[0], address[1]));
-        set(ADDRESS + 1, joined(address[2], address[3]));
-        set(PLACE, joined(port_be as u32, row));
+        set(ADDRESS, words::word(address[0], address[1]));
+        set(ADDRESS + 1, words::word(address[2], address[3]));
+        set(PLACE, words::word(port_be as u32, row));
         set(UNTIL, until);
     });
 }
 
 #[inline(always)]
 const fn owner(key: &AffinityKey) -> u64 {
-    joined(key.service, key.by)
-}
-
-#[inline(always)]
-const fn joined(low: u32, high: u32) -> u64 {
-    (high as u64) << 32 | low as u64
+    words::word(key.service, key.by)
 }
 
 /// The highest bits of a product, which all lower bits of what is multiplied have changed.

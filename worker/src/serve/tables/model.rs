@@ -29,6 +29,9 @@ pub enum Outcome {
     Unsettled,
 }
 
+/// What a lookup found: the number of a service and its head, or that the address is no service's.
+pub type Found = Option<(u32, u64)>;
+
 /// The maps.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -114,7 +117,7 @@ impl Model {
 
     /// What a program may remember of a lookup: `look_up` of `ebpf/src/cache.rs`. The service and its head, or that there
     /// is none; nothing, if there is one that is not in force.
-    pub fn find(&self, key: &FrontendKey) -> Option<Option<(u32, u64)>> {
+    pub fn find(&self, key: &FrontendKey) -> Option<Found> {
         let Some(frontend) = self.frontends.get(key) else { return Some(None) };
         let head = self.heads[frontend.service as usize];
         let is_in_force = head.is_published() && frontend.in_force(head.generation());

@@ -16,7 +16,7 @@ use super::*;
 use crate::serve::tables::apply::Application;
 use crate::serve::tables::desired::{DesiredService, Table};
 use crate::serve::tables::estate::{Capacity, Reader as _, Stamp, Writer};
-use crate::serve::tables::model::{Model, NO_RECORD, Outcome};
+use crate::serve::tables::model::{Found, Model, NO_RECORD, Outcome};
 use crate::serve::tables::observe::observe;
 use crate::serve::tables::rest::Rest;
 
@@ -333,9 +333,9 @@ fn check_every_step(history: &[Model], desired: &Desired) {
 /// Whatever a program has learnt of an address counts as long as the era lasts and the service keeps its head: at every
 /// step it is what a lookup would find then.
 fn check_cache(history: &[Model]) {
-    let mut learnt: BTreeMap<(u64, FrontendKey), BTreeSet<Option<(u32, u64)>>> = BTreeMap::new();
+    let mut learnt: BTreeMap<(u64, FrontendKey), BTreeSet<Found>> = BTreeMap::new();
     for (step, model) in history.iter().enumerate().filter(|(_, model)| model.era.is_open()) {
-        let counts = |known: &Option<(u32, u64)>| match known {
+        let counts = |known: &Found| match known {
             Some((service, head)) => model.heads[*service as usize].0 == *head,
             None => true,
         };

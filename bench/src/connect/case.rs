@@ -1,6 +1,7 @@
 //! What is connected to what.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 /// The port of every service, and the one of the backend.
 const FRONTEND_PORT: u16 = 80;
@@ -115,6 +116,21 @@ pub fn configuration(services: u32) -> String {
         )
     };
     (0..services).map(service).fold(String::from("services:\n"), |text, service| text + &service)
+}
+
+/// A configuration with one service, whose connections are asked about everything that is common: limits, affinity, and
+/// policies, one of which is about the workloads in the cgroup `other`.
+pub fn asked(other: &Path) -> String {
+    let other = other.display();
+    configuration(1)
+        + &format!(
+            "    load_balancing: {{ policy: random, affinity: {{ for: 1h }} }}\n    \
+             limits: {{ connections: 1000000, endpoint_connections: 1000000 }}\n\
+             identities:\n  - {{ name: other, cgroups: [\"{other}\"] }}\n\
+             policies:\n  - {{ name: far, action: deny, rules: [{{ from: {{ identities: [other] }}, to: {{ ports: \
+             [{FRONTEND_PORT}] }} }}] }}\n  - {{ name: near, action: allow, rules: [{{ to: {{ ports: \
+             [{FRONTEND_PORT}] }} }}] }}\n"
+        )
 }
 
 #[cfg(test)]

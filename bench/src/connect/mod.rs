@@ -1,8 +1,9 @@
 //! What governance costs a connection: the run time of each program, and the time of `connect(2)`.
 //!
 //! One thread connects to itself from cgroups by turns: one without a program, one with an empty
-//! program, and one for each number of services, which an instance of its own governs; there to an
-//! address that is no service's, to one service, and to many services by turns. All are there at the
+//! program, one for each number of services, which an instance of its own governs, there to an
+//! address that is no service's, to one service, and to many services by turns; and one with a service that
+//! asks for limits, affinity and policies. All are there at the
 //! same time and each round visits all, beginning with another one each time, so that whatever else
 //! the machine does hits all; figures are compared within a round. `connect(2)` is timed while the
 //! kernel keeps no statistics of programs, and the programs while it does; what the statistics cost
@@ -66,6 +67,7 @@ type Figures = Rounds<(Case, Between, Quantity)>;
 pub fn measure(lab: &Lab, arguments: &Arguments) -> anyhow::Result<Section> {
     let backends = Backends::start()?;
     let mut places = vec![Place::nothing(lab)?, Place::empty(lab)?];
+    places.push(Place::asked(lab, &places[0])?);
     for services in arguments.services.iter().copied() {
         places.push(Place::governed(lab, services)?);
     }
@@ -176,7 +178,7 @@ impl Scene {
 fn kinds(place: &Place) -> impl Iterator<Item = (Case, Between)> {
     place.between.iter().flat_map(|between| {
         let services = match *between {
-            Between::Nothing | Between::Empty => 1,
+            Between::Nothing | Between::Empty | Between::Asked => 1,
             Between::Untouched(services)
             | Between::Governed(services)
             | Between::Turns(services) => services,
@@ -188,6 +190,7 @@ fn kinds(place: &Place) -> impl Iterator<Item = (Case, Between)> {
 fn address(case: Case, between: Between, turn: u32) -> SocketAddr {
     match between {
         Between::Governed(services) => case::frontend(case.family, services, 1),
+        Between::Asked => case::frontend(case.family, 1, 1),
         Between::Turns(services) => case::frontend(case.family, services, turn),
         Between::Nothing | Between::Empty | Between::Untouched(_) => case::backend(case.family),
     }

@@ -29,6 +29,8 @@ pub enum Between {
     Untouched(u32),
     /// Holdfast, and the address is that of one of its services, always the same.
     Governed(u32),
+    /// Holdfast, with one service that has limits and affinity, and access policies by workload that let it pass.
+    Asked,
     /// Holdfast, and each connection is to another one of its services: in no cache is anything that
     /// was read for the one before.
     Turns(u32),
@@ -74,6 +76,7 @@ impl Between {
                 format!("Holdfast, {}, no service's address", services(count))
             }
             Self::Governed(count) => format!("Holdfast, {}", services(count)),
+            Self::Asked => "Holdfast, a service with limits, affinity and policies".to_owned(),
             Self::Turns(count) => format!("Holdfast, {}, by turns", services(count)),
         }
     }
@@ -102,10 +105,28 @@ impl Place {
 
     /// One that an instance of its own governs, with this many services in force.
     pub fn governed(lab: &Lab, services: u32) -> anyhow::Result<Self> {
-        let name = format!("with-{services}");
-        let cgroup = beside(lab, &name)?;
-        let file = lab.write(&format!("{name}.yaml"), case::configuration(services))?;
-        let launch = lab.supervisor(&file).with("--instance", &name).with("--cgroup", &cgroup);
+        let between =
+            [Between::Untouched, Between::Governed, Between::Turns].map(|of| of(services));
+        let text = case::configuration(services);
+        Self::instance(lab, &format!("with-{services}"), text, services, between.to_vec())
+    }
+
+    /// One whose connections everything is asked of, by policies that name the workload of another place.
+    pub fn asked(lab: &Lab, other: &Self) -> anyhow::Result<Self> {
+        Self::instance(lab, "asked", case::asked(&other.cgroup), 1, vec![Between::Asked])
+    }
+
+    /// One that the instance `name` governs, with `text` and as many services in force.
+    fn instance(
+        lab: &Lab,
+        name: &str,
+        text: String,
+        services: u32,
+        between: Vec<Between>,
+    ) -> anyhow::Result<Self> {
+        let cgroup = beside(lab, name)?;
+        let file = lab.write(&format!("{name}.yaml"), text)?;
+        let launch = lab.supervisor(&file).with("--instance", name).with("--cgroup", &cgroup);
         let mut supervisor = launch.with("--max-services", MAX_SERVICES).start()?;
         let is_in_force = |status: &Status| {
             status.config.state == ConfigState::InForce && status.services >= services
@@ -117,9 +138,7 @@ impl Place {
             Ok(Program { descriptor, is_of_connect })
         };
         let programs = status.links.iter().map(program).collect::<anyhow::Result<_>>()?;
-        let between =
-            [Between::Untouched, Between::Governed, Between::Turns].map(|of| of(services));
         let held = Held::Instance { _supervisor: supervisor };
-        Ok(Self { cgroup, programs, between: between.to_vec(), _held: held })
+        Ok(Self { cgroup, programs, between, _held: held })
     }
 }

@@ -7,6 +7,7 @@
 //! - [`fault`]: faults as data, and what injects each.
 //! - [`load`], [`watch`]: what goes on meanwhile, and what is seen of it.
 //! - [`run`]: brings them together, and records a [`history`].
+//! - [`excuses`]: what excuses what, once all of it is known (pure).
 //! - [`invariants`]: what G1 to G9 say about a history (pure).
 //! - [`report`]: as JSON, as HTML, for a terminal.
 //!
@@ -18,6 +19,7 @@
 
 mod command;
 mod demo;
+mod excuses;
 mod fault;
 mod history;
 mod invariants;

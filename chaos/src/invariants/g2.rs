@@ -27,7 +27,8 @@ pub fn undescribed(history: &History, troubles: &[Trouble]) -> Option<String> {
     let counted: u64 =
         troubles.iter().map(|it| connections.tcp.of(*it) + connections.udp.of(*it)).sum();
     let described = connections.incidents.iter().filter(|it| troubles.contains(&it.trouble));
-    let missing = counted.saturating_sub(described.count() as u64);
+    let excused: u64 = troubles.iter().filter_map(|it| connections.excused.get(it)).sum();
+    let missing = counted.saturating_sub(described.count() as u64 + excused);
     (missing > 0)
         .then(|| format!("{missing} more went wrong than the {MAX_INCIDENTS} that are described"))
 }

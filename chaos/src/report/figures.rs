@@ -80,9 +80,7 @@ pub fn troubles(history: &History) -> [Troubled; 4] {
     ]
     .map(|(trouble, name)| {
         let all = tcp.of(trouble) + udp.of(trouble);
-        let incidents = history.connections.incidents.iter();
-        let excused = incidents.filter(|it| it.trouble == trouble && history.is_excused(it));
-        Troubled { name, all, excused: excused.count() as u64 }
+        Troubled { name, all, excused: history.excused(trouble) }
     })
 }
 

@@ -81,8 +81,9 @@ struct Replay {
 }
 
 impl Report {
-    /// Judges a history.
-    pub fn new(script: Script, history: History) -> Self {
+    /// Ends a history, and judges it.
+    pub fn new(script: Script, mut history: History) -> Self {
+        history.conclude();
         let command = std::env::args().collect::<Vec<_>>().join(" ");
         let (machine, verdicts) = (Machine::here(), judge(&history));
         Self { version: VERSION, command, machine, script, verdicts, history }

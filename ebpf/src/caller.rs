@@ -1,6 +1,9 @@
 //! Who makes a system call: the process, and its socket apart from any address.
 
+use core::cell::Cell;
+
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie,
     bpf_get_socket_cookie,
@@ -88,6 +91,67 @@ impl Clients for Caller {
     fn bound(&self) -> Address {
         // SAFETY: it is the socket of this run.
         unsafe { own_address(self.socket()) }.address
+    }
+}
+
+/// A caller whose control group, and the time, is asked for once.
+pub struct KnownCaller {
+    caller: Caller,
+    cgroup: Cell<u64>,
+    now_ns: Cell<u64>,
+}
+
+impl KnownCaller {
+    /// A caller of whom nothing is known yet.
+    #[inline(always)]
+    pub const fn new(caller: Caller) -> Self {
+        Self { caller, cgroup: Cell::new(0), now_ns: Cell::new(0) }
+    }
+}
+
+/// Whose clock it is.
+pub trait Clock {
+    /// Nanoseconds since boot, by the coarse clock, which a tick of the kernel moves on.
+    fn now_ns(&self) -> u64;
+}
+
+impl Clock for Caller {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: the helper takes nothing and may be called by any program.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+}
+
+impl Clock for &KnownCaller {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // It is never 0 once a process runs.
+        if self.now_ns.get() == 0 {
+            self.now_ns.set(self.caller.now_ns());
+        }
+        self.now_ns.get()
+    }
+}
+
+impl Clients for &KnownCaller {
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        // No control group has the id 0.
+        if self.cgroup.get() == 0 {
+            self.cgroup.set(self.caller.cgroup());
+        }
+        self.cgroup.get()
+    }
+
+    #[inline(always)]
+    fn network_namespace(&self) -> u64 {
+        self.caller.network_namespace()
+    }
+
+    #[inline(always)]
+    fn bound(&self) -> Address {
+        self.caller.bound()
     }
 }
 

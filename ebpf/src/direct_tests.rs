@@ -182,7 +182,7 @@ fn a_full_endpoint_gives_its_place_to_nobody() {
     }
     for (host, expected) in [(1, false), (2, true), (2, false)] {
         let mut decision = decided(&race, host);
-        let bound = bounds(&race, &decision).unwrap().endpoint;
+        let bound = bounds(&race, &decision).unwrap().places[1];
         assert_eq!(settle(&race, &mut decision, bound, Reach::Ipv4), expected, "host {host}");
         assert_eq!(decision.endpoint, peer(host));
     }

@@ -11,8 +11,8 @@ use holdfast_ebpf::limit;
 use holdfast_ebpf::policy::sentence;
 use holdfast_protocol::kernel::{PROTOCOL_UDP, SeatWord, SocketState, feature, phase};
 
-use crate::caller::Caller;
-use crate::maps::{Clock as _, KnownCaller, Maps, write_address};
+use crate::caller::{Caller, Clock as _, KnownCaller};
+use crate::maps::Maps;
 use crate::seats::{self, Owner};
 use crate::{counting, court, places, precedents, telling};
 
@@ -65,8 +65,9 @@ fn has_place(caller: Caller, inquiry: &Inquiry) -> bool {
     if !limit::has_places(decision) {
         return true;
     }
-    match limit::places(&Maps(caller), decision) {
-        Some(bounds) => places::take_both(decision, bounds, inquiry.key.protocol),
+    let maps = Maps(caller);
+    match limit::places(&maps, decision) {
+        Some(bounds) => places::take_own(&maps, decision, bounds, inquiry.key.protocol),
         None => false,
     }
 }
@@ -83,12 +84,7 @@ unsafe fn remember(stored: *mut SocketState, known: &KnownCaller, inquiry: &Inqu
     let reached = if limit::has_places(decision) { phase::RESERVED } else { phase::IDLE };
     // SAFETY: by the contract above. Nobody else looks at what is in an element while its phase is idle.
     unsafe {
-        write_address(&raw mut (*stored).original_address, &key.address);
-        write_address(&raw mut (*stored).endpoint_address, &decision.endpoint.address);
-        (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
-        (&raw mut (*stored).endpoint_port_be).write_volatile(decision.endpoint.port_be);
-        (&raw mut (*stored).service).write_volatile(decision.service);
-        (&raw mut (*stored).endpoint).write_volatile(decision.state);
+        seats::write_route(stored, key, decision);
         (&raw mut (*stored).told).write_volatile(0);
         if key.protocol == PROTOCOL_UDP {
             let (service, endpoint) = (decision.service, decision.state);

@@ -57,10 +57,8 @@ impl Bound {
 /// The bounds of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Of the service.
-    pub service: Bound,
-    /// Of each endpoint.
-    pub endpoint: Bound,
+    /// Of the service, and of each endpoint.
+    pub places: [Bound; 2],
     /// Of the service.
     pub rate: Rate,
     /// Of each client.
@@ -95,9 +93,14 @@ pub const fn has_rates(decision: &Decision) -> bool {
 #[inline(always)]
 pub fn places<T: Tables>(tables: &T, decision: &Decision) -> Option<[Bound; 2]> {
     let settings = tables.slot(decision.table.header.wrapping_add(1))?;
-    let bounds = [words::SETTINGS_SERVICE, words::SETTINGS_ENDPOINT]
-        .map(|word| Bound::of(tables.slot_word(settings, word)));
-    is_current(tables, decision).then_some(bounds)
+    let places = places_in(tables, settings);
+    is_current(tables, decision).then_some(places)
+}
+
+#[inline(always)]
+fn places_in<T: Tables>(tables: &T, settings: T::Slot) -> [Bound; 2] {
+    [words::SETTINGS_SERVICE, words::SETTINGS_ENDPOINT]
+        .map(|word| Bound::of(tables.slot_word(settings, word)))
 }
 
 /// The bounds and the rates of the service of `decision`; `None` if its table has been replaced since.
@@ -105,11 +108,9 @@ pub fn places<T: Tables>(tables: &T, decision: &Decision) -> Option<[Bound; 2]> 
 pub fn bounds<T: Tables>(tables: &T, decision: &Decision) -> Option<Bounds> {
     let first = tables.slot(decision.table.header.wrapping_add(1))?;
     let second = tables.slot(decision.table.header.wrapping_add(2))?;
-    let bound = |word| Bound::of(tables.slot_word(first, word));
     let rate = |word| Rate { rate: words::low(word), burst: words::high(word) };
     let bounds = Bounds {
-        service: bound(words::SETTINGS_SERVICE),
-        endpoint: bound(words::SETTINGS_ENDPOINT),
+        places: places_in(tables, first),
         rate: rate(tables.slot_word(first, words::SETTINGS_RATE)),
         client_rate: rate(tables.slot_word(second, words::SETTINGS_CLIENT_RATE)),
         rate_by: words::rate_by(tables.slot_word(first, words::SETTINGS_CLIENTS)),

@@ -4,12 +4,10 @@
 //! every index goes through a lookup that the kernel bounds.
 
 use core::arch::asm;
-use core::cell::Cell;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use holdfast_ebpf::affinity::Affinities;
 use holdfast_ebpf::cache::Known;
@@ -26,7 +24,7 @@ use holdfast_protocol::kernel::{
     ServiceRecord, SocketState, limit,
 };
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Clock};
 use crate::elements::Of;
 use crate::recents::Recents;
 use crate::{address_cache, search};
@@ -105,67 +103,6 @@ impl Addresses for Arrays {
 
 /// The maps that lead from a frontend to an endpoint, read for this caller.
 pub struct Maps<C = Caller>(pub C);
-
-/// A caller whose control group, and the time, is asked for once.
-pub struct KnownCaller {
-    caller: Caller,
-    cgroup: Cell<u64>,
-    now_ns: Cell<u64>,
-}
-
-impl KnownCaller {
-    /// A caller of whom nothing is known yet.
-    #[inline(always)]
-    pub const fn new(caller: Caller) -> Self {
-        Self { caller, cgroup: Cell::new(0), now_ns: Cell::new(0) }
-    }
-}
-
-/// Whose clock it is.
-pub trait Clock {
-    /// Nanoseconds since boot, by the coarse clock, which a tick of the kernel moves on.
-    fn now_ns(&self) -> u64;
-}
-
-impl Clock for Caller {
-    #[inline(always)]
-    fn now_ns(&self) -> u64 {
-        // SAFETY: the helper takes nothing and may be called by any program.
-        unsafe { bpf_ktime_get_coarse_ns() }
-    }
-}
-
-impl Clock for &KnownCaller {
-    #[inline(always)]
-    fn now_ns(&self) -> u64 {
-        // It is never 0 once a process runs.
-        if self.now_ns.get() == 0 {
-            self.now_ns.set(self.caller.now_ns());
-        }
-        self.now_ns.get()
-    }
-}
-
-impl Clients for &KnownCaller {
-    #[inline(always)]
-    fn cgroup(&self) -> u64 {
-        // No control group has the id 0.
-        if self.cgroup.get() == 0 {
-            self.cgroup.set(self.caller.cgroup());
-        }
-        self.cgroup.get()
-    }
-
-    #[inline(always)]
-    fn network_namespace(&self) -> u64 {
-        self.caller.network_namespace()
-    }
-
-    #[inline(always)]
-    fn bound(&self) -> Address {
-        self.caller.bound()
-    }
-}
 
 impl<C: Clients> Clients for Maps<C> {
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Places under a bound: taken before a connection is sent, given back by whoever ends it.
 
 use holdfast_ebpf::decide::Decision;
-use holdfast_ebpf::limit::{Bound, Bounds, Places, settle};
+use holdfast_ebpf::limit::{Bound, Places, settle};
 use holdfast_ebpf::socket::Reach;
 use holdfast_protocol::kernel::PROTOCOL_UDP;
 use holdfast_protocol::kernel::endpoint::Live;
@@ -22,56 +22,46 @@ impl Places for Maps {
 
 /// Takes a place of the service of `decision` and one of its endpoint, or another's; both or none.
 /// Returns whether there were any.
-///
-/// A datagram socket is never pending: the bounds on attempts are not for it.
 #[inline(always)]
 pub fn take(
     maps: &Maps,
     decision: &mut Decision,
-    bounds: &Bounds,
+    bounds: [Bound; 2],
     protocol: u8,
     reach: Reach,
 ) -> bool {
-    let [mut of_service, mut of_endpoint] = [bounds.service, bounds.endpoint];
-    if protocol == PROTOCOL_UDP {
-        of_service.pending = 0;
-        of_endpoint.pending = 0;
-    }
-    let Some(traffic) = maps::traffic(decision.service) else { return false };
-    // SAFETY: looked up in this run; the pointer is to a field of it.
-    unsafe {
-        let live = &raw mut (*traffic).live;
-        if !take_one(live, of_service) {
-            return false;
-        }
-        let settled = settle(maps, decision, of_endpoint, reach);
-        if !settled {
-            give_back(live);
-        }
-        settled
-    }
+    let service = decision.service;
+    both(service, bounds, protocol, |bound| settle(maps, decision, bound, reach))
 }
 
-/// Takes a place of the service of `decision` and one of its endpoint, both or none, and asks no other endpoint for one.
-/// Returns whether there were both.
+/// The same, and asks no other endpoint for one.
 #[inline(always)]
-pub fn take_both(decision: &Decision, bounds: [Bound; 2], protocol: u8) -> bool {
-    let [mut of_service, mut of_endpoint] = bounds;
+pub fn take_own(maps: &Maps, decision: &Decision, bounds: [Bound; 2], protocol: u8) -> bool {
+    both(decision.service, bounds, protocol, |bound| maps.take(decision.state, bound))
+}
+
+/// Takes a place of this service, and one of an endpoint as `take_one_of` does it; both or none.
+///
+/// A datagram socket is never pending: the bounds on attempts are not for it.
+#[inline(always)]
+fn both(
+    service: u32,
+    [mut of_service, mut of_endpoint]: [Bound; 2],
+    protocol: u8,
+    take_one_of: impl FnOnce(Bound) -> bool,
+) -> bool {
     if protocol == PROTOCOL_UDP {
         of_service.pending = 0;
         of_endpoint.pending = 0;
     }
-    let Some(traffic) = maps::traffic(decision.service) else { return false };
+    let Some(traffic) = maps::traffic(service) else { return false };
     // SAFETY: looked up in this run; the pointer is to a field of it.
     unsafe {
         let live = &raw mut (*traffic).live;
         if !take_one(live, of_service) {
             return false;
         }
-        let is_taken = match maps::endpoint(decision.state) {
-            Some(endpoint) => take_one(&raw mut (*endpoint).live, of_endpoint),
-            None => true,
-        };
+        let is_taken = take_one_of(of_endpoint);
         if !is_taken {
             give_back(live);
         }

@@ -16,10 +16,11 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::{Array, SkStorage};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use holdfast_protocol::kernel::{PROTOCOL_TCP, SeatWord, SocketState, limit, phase};
+use holdfast_ebpf::decide::Decision;
+use holdfast_protocol::kernel::{FrontendKey, PROTOCOL_TCP, SeatWord, SocketState, limit, phase};
 
 use crate::caller::Caller;
-use crate::maps::exchange;
+use crate::maps::{exchange, write_address};
 
 const SOCKET_COUNT: usize = limit::SOCKETS as usize;
 
@@ -140,6 +141,24 @@ pub unsafe fn claim(owner: Owner, socket: *mut c_void) -> *mut SocketState {
             (&raw mut (*stored).seat).write_volatile(idle.0);
         }
         stored
+    }
+}
+
+/// Writes what a socket asked for and where it goes.
+///
+/// # Safety
+///
+/// `stored` is this socket's, looked up in this run, and its phase is idle: nobody else looks at the rest of it.
+#[inline(always)]
+pub unsafe fn write_route(stored: *mut SocketState, asked: &FrontendKey, decision: &Decision) {
+    // SAFETY: by the contract above.
+    unsafe {
+        write_address(&raw mut (*stored).original_address, &asked.address);
+        write_address(&raw mut (*stored).endpoint_address, &decision.endpoint.address);
+        (&raw mut (*stored).original_port_be).write_volatile(asked.port_be);
+        (&raw mut (*stored).endpoint_port_be).write_volatile(decision.endpoint.port_be);
+        (&raw mut (*stored).service).write_volatile(decision.service);
+        (&raw mut (*stored).endpoint).write_volatile(decision.state);
     }
 }
 

@@ -22,10 +22,10 @@ use holdfast_ebpf::limit;
 use holdfast_protocol::kernel::event::kind;
 use holdfast_protocol::kernel::{PROTOCOL_TCP, PROTOCOL_UDP, SeatWord, phase};
 
-use crate::caller::Caller;
+use crate::caller::{Caller, KnownCaller};
 use crate::finish::is_finished;
 use crate::flows::SocketFlows;
-use crate::maps::{KnownCaller, Maps, write_address};
+use crate::maps::Maps;
 use crate::telling::{self, Moment};
 use crate::{counting, places, rates, seats};
 
@@ -163,7 +163,7 @@ pub extern "C" fn hf_admit(context: *mut bpf_sock_addr, inquiry: *mut Inquiry, c
         // began, and must not be in its own way.
         leave(caller, cookie);
     }
-    if !places::take(&maps, decision, &bounds, inquiry.key.protocol, inquiry.reach) {
+    if !places::take(&maps, decision, bounds.places, inquiry.key.protocol, inquiry.reach) {
         fail(decision, Verdict::Limited, ECONNREFUSED);
     }
     0
@@ -202,13 +202,8 @@ pub extern "C" fn hf_remember(
     // looks at the rest.
     unsafe {
         counting::leave(stored);
-        write_address(&raw mut (*stored).original_address, &key.address);
-        write_address(&raw mut (*stored).endpoint_address, &decision.endpoint.address);
-        (&raw mut (*stored).original_port_be).write_volatile(key.port_be);
-        (&raw mut (*stored).endpoint_port_be).write_volatile(decision.endpoint.port_be);
-        (&raw mut (*stored).service).write_volatile(decision.service);
+        seats::write_route(stored, key, decision);
         (&raw mut (*stored).told).write_volatile(event::kept(told));
-        (&raw mut (*stored).endpoint).write_volatile(decision.state);
         (&raw mut (*stored).since_ns).write_volatile(0);
         if told != 0 {
             (&raw mut (*stored).cgroup).write_volatile(caller.cgroup());

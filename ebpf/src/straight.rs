@@ -1,5 +1,6 @@
 //! The plain way of a connection ([`plain`]): what it asks before, and what it leaves behind.
 
+use holdfast_ebpf::decide::Tables as _;
 use holdfast_ebpf::enrol::Enrolment as _;
 use holdfast_ebpf::plain::{self, Plain, Way};
 use holdfast_protocol::kernel::{PROTOCOL_UDP, SocketState};
@@ -9,7 +10,7 @@ use crate::maps::{Maps, write_address};
 use crate::programs::forget;
 use crate::seats::{self, Owner};
 use crate::sock_addr::SockAddr;
-use crate::{address_cache, counting, court, maps, telling};
+use crate::{counting, court, maps, telling};
 
 /// Whether the node asks nothing of a connection: who makes it, whether a policy denies it, who wants to be told of it.
 #[inline(always)]
@@ -20,15 +21,9 @@ pub fn asks_nothing(caller: Caller) -> bool {
 /// Whether the connection has gone the plain way. If not, nothing has been done.
 #[inline(always)]
 pub fn goes_plainly(socket: &SockAddr, owner: Owner) -> bool {
-    let caller = socket.caller();
-    // What is asked for is read again each time: the stack has no room to keep it.
-    let mut known = address_cache::recall(&socket.key());
-    if known.is_none() {
-        address_cache::learn(&socket.key());
-        known = address_cache::recall(&socket.key());
-    }
-    let Some(known) = known else { return false };
-    let plain = plain::look(&Maps(caller), known, socket.reach());
+    let (caller, maps) = (socket.caller(), Maps(socket.caller()));
+    let Some(known) = maps.known(&socket.key()) else { return false };
+    let plain = plain::look(&maps, known, socket.reach());
     // A policy that has come into force before the table is not passed by.
     if plain.way == Way::Winding || court::sits() {
         return false;

@@ -45,9 +45,14 @@ compile() {
         export CARGO_ENCODED_RUSTFLAGS
         "${cargo[@]}" build "${options[@]}"
     )
+    local built=$target_dir/$bpf_target/release/holdfast-bpf
+    # What is not exported has a mangled name, in which a number stands for this package and for where it was built.
+    local renames=() name
+    while read -r name; do
+        renames+=("--redefine-sym=$name=$(sed 's/Cs[0-9A-Za-z]*_/C/' <<<"$name")")
+    done < <("$llvm_dir/bin/llvm-nm" --format=just-symbols "$built" | grep '^_R')
     # Drops the DWARF sections and keeps .BTF and .BTF.ext.
-    "$llvm_dir/bin/llvm-objcopy" --strip-debug \
-        "$target_dir/$bpf_target/release/holdfast-bpf" "$1"
+    "$llvm_dir/bin/llvm-objcopy" --strip-debug "${renames[@]}" "$built" "$1"
 }
 
 write_record() {

@@ -2,14 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs::{self, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use holdfast_lab::binaries;
 use holdfast_protocol::control::{
     EndpointRow, Request, Response, SOCKET_NAME, Status, SupervisorStatus, TrafficRow,
     WorkerAnswer, WorkerQuery,
@@ -21,9 +20,6 @@ use uds::UnixSeqpacketListener;
 
 /// A user without any right here.
 const NOBODY: u32 = 65534;
-
-/// How often a program is tried that somebody is just writing, a hundredth of a second apart.
-const TRIES: u32 = 500;
 
 /// A run directory whose instance `default` is answered for by this test.
 struct Fake {
@@ -234,25 +230,15 @@ fn a_user_without_the_right_is_told_what_to_do() {
     let fake = Fake::answering(&[status()]);
     // The directory that holds the program is not for everybody either.
     let program = fake.run.path().join("holdfastctl");
-    fs::copy(env!("CARGO_BIN_EXE_holdfastctl"), &program).unwrap();
+    binaries::replace(&program, Path::new(env!("CARGO_BIN_EXE_holdfastctl"))).unwrap();
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     mode(fake.run.path(), 0o755);
-    mode(&program, 0o755);
     mode(&fake.run.path().join("default"), 0o700);
     let mut command = Command::new(&program);
     command.current_dir("/").uid(NOBODY).gid(NOBODY).args(["status", "--run-dir"]);
     command.arg(fake.run.path());
-    // What another test has just forked holds the copy open for writing until it executes.
-    let as_nobody = (0..TRIES)
-        .find_map(|_| match command.output() {
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(Duration::from_millis(10));
-                None
-            }
-            done => Some(done),
-        })
-        .expect("nobody holds it open for long")
-        .expect("this test needs root, to become a user without any right");
+    let as_nobody =
+        command.output().expect("this test needs root, to become a user without any right");
     assert_failed(&as_nobody, 77, &["permission denied on", "sudo"]);
     // Ends the listener's thread.
     assert!(fake.holdfastctl(&["status"]).status.success());

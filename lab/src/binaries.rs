@@ -1,6 +1,8 @@
 //! Where the product's binaries are.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::error::LabError;
 use crate::wait::holds;
@@ -53,6 +55,23 @@ pub fn example(name: &str) -> Result<PathBuf, LabError> {
     Ok(path)
 }
 
+/// Puts a copy of `program`, executable for all, in the place of `path`, as a package manager does.
+///
+/// Another process writes it. A child that another thread starts meanwhile has all of this process's
+/// descriptors until it executes, and what anyone has open for writing cannot be executed (`ETXTBSY`).
+///
+/// # Errors
+///
+/// When there is no such program, or no room.
+pub fn replace(path: &Path, program: &Path) -> Result<(), LabError> {
+    let aside = path.with_extension("new");
+    let copied = Command::new("install").args(["-m", "755"]).args([program, &aside]).output();
+    let copied = copied.map_err(LabError::file("copy", program))?;
+    let refused = || format!("no copy of a program: {}", String::from_utf8_lossy(&copied.stderr));
+    holds(copied.status.success(), refused).map_err(LabError::Unexpected)?;
+    fs::rename(&aside, path).map_err(LabError::file("replace", path))
+}
+
 /// From the inside out: each directory above `program`, if it is a release directory, or the
 /// release directory in it.
 fn release_directories(program: &Path) -> impl Iterator<Item = PathBuf> {
@@ -70,6 +89,30 @@ mod tests {
         let found: Vec<PathBuf> =
             release_directories(Path::new("/src/target/debug/deps/e2e-1")).collect();
         assert!(found.contains(&PathBuf::from("/src/target/release")), "{found:?}");
+    }
+
+    #[test]
+    fn a_copy_can_be_executed_at_once_whatever_other_threads_start() {
+        const COPIES: u32 = 200;
+
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("true");
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        Command::new("/bin/true").status().expect("it starts");
+                    }
+                });
+            }
+            let ended = (0..COPIES).try_for_each(|_| {
+                replace(&path, Path::new("/bin/true")).map_err(|error| error.to_string())?;
+                Command::new(&path).status().map_err(|error| error.to_string()).map(drop)
+            });
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            ended.expect("each copy was executed");
+        });
     }
 
     #[test]

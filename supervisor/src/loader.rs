@@ -308,17 +308,16 @@ fn check_version(newest: u8, oldest: u8) -> Result<(), LoaderError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use holdfast_lab::binaries;
 
     use super::*;
 
     fn plan(script: &str) -> (tempfile::TempDir, Plan) {
         process::reserve_child_descriptor().expect("reserved");
         let base = tempfile::tempdir().expect("a directory");
-        let worker = base.path().join("worker");
-        std::fs::write(&worker, format!("#!/bin/sh\n{script}\n")).expect("written");
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&worker, mode).expect("changed");
+        let (text, worker) = (base.path().join("script"), base.path().join("worker"));
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("written");
+        binaries::replace(&worker, &text).expect("installed");
         let plan = Plan {
             worker,
             instance: "test".to_owned(),

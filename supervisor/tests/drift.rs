@@ -201,7 +201,7 @@ fn a_removed_cgroup_is_reported_once_and_one_made_anew_is_governed() {
 fn a_repair_that_fails_is_said_and_tried_again() {
     isolated(|lab| -> TestResult {
         let worker = lab.directory().join("worker");
-        fs::copy(binaries::find(binaries::WORKER)?, &worker)?;
+        binaries::replace(&worker, &binaries::find(binaries::WORKER)?)?;
         let mut scene = Scene::start_with(lab, |launch| launch.with("--worker", &worker))?;
         let away = lab.directory().join("away");
         fs::rename(&worker, &away)?;

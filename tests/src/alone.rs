@@ -1,7 +1,6 @@
 //! A supervisor whose memory is its own, to be measured.
 
 use std::error::Error;
-use std::fs;
 
 use holdfast_lab::{Backend, Lab, Supervisor, TestResult, binaries, process, render};
 
@@ -20,7 +19,7 @@ const LARGEST_PSS: u64 = 1536 * KIB;
 /// When it does not start.
 pub fn start_alone(lab: &Lab, red: &Backend) -> Result<Supervisor, Box<dyn Error>> {
     let binary = lab.directory().join("holdfast");
-    fs::copy(binaries::find(binaries::SUPERVISOR)?, &binary)?;
+    binaries::replace(&binary, &binaries::find(binaries::SUPERVISOR)?)?;
     let file = lab.write(FILE, render(&[web(red)]))?;
     let worker = binaries::find(binaries::WORKER)?;
     Ok(lab.supervisor(&file).binary(&binary).with("--worker", worker).start()?)

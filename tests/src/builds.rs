@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use holdfast_lab::{Lab, TestResult, binaries};
 
+pub use holdfast_lab::binaries::replace;
+
 /// The instruction `exit`.
 const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
 /// The codes of `w0 = VERDICT` and of `w0 = wN`.
@@ -32,19 +34,6 @@ pub fn own_worker(lab: &Lab) -> Result<PathBuf, Box<dyn Error>> {
     let path = lab.directory().join("worker");
     replace(&path, &binaries::find(binaries::WORKER)?)?;
     Ok(path)
-}
-
-/// Puts a copy of `program` in the place of `path`, as a package manager does.
-///
-/// # Errors
-///
-/// When there is no such program, or no room.
-pub fn replace(path: &Path, program: &Path) -> TestResult {
-    let aside = path.with_extension("new");
-    fs::copy(program, &aside)?;
-    fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
-    fs::rename(aside, path)?;
-    Ok(())
 }
 
 /// Writes a shell script that can be run in place of the worker.

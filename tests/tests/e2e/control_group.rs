@@ -41,11 +41,10 @@ struct Users<'a> {
 }
 
 impl<'a> Users<'a> {
-    fn of(lab: &'a Lab) -> std::io::Result<Self> {
+    fn of(lab: &'a Lab) -> Result<Self, LabError> {
         // The build's own directory may be closed to other users.
         let ctl = lab.directory().join("holdfastctl");
-        fs::copy(binaries::find(binaries::CTL).map_err(std::io::Error::other)?, &ctl)?;
-        fs::set_permissions(&ctl, fs::Permissions::from_mode(0o755))?;
+        binaries::replace(&ctl, &binaries::find(binaries::CTL)?)?;
         Ok(Self { lab, ctl })
     }
 

@@ -135,6 +135,6 @@ fn a_worker_binary_that_is_gone_leaves_governance_alone() {
 #[test]
 fn a_worker_binary_that_exits_at_once_leaves_governance_alone() {
     isolated(|lab| {
-        survives_a_spoilt_worker(lab, |worker| replace(worker, Path::new("/bin/false")))
+        survives_a_spoilt_worker(lab, |worker| Ok(replace(worker, Path::new("/bin/false"))?))
     });
 }

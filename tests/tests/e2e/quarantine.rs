@@ -116,7 +116,7 @@ fn assert_put_back(lab: &holdfast_lab::Lab, install: impl Fn(&Path) -> TestResul
 fn a_binary_that_crashes_is_put_back() {
     isolated(|lab| {
         let crash = builds::script(lab, "crash", "kill -SEGV $$")?;
-        assert_put_back(lab, |worker| builds::replace(worker, &crash))
+        assert_put_back(lab, |worker| Ok(builds::replace(worker, &crash)?))
     });
 }
 
@@ -124,7 +124,7 @@ fn a_binary_that_crashes_is_put_back() {
 fn a_binary_that_ends_at_once_is_put_back() {
     isolated(|lab| {
         let end = builds::script(lab, "end", "exit 1")?;
-        assert_put_back(lab, |worker| builds::replace(worker, &end))
+        assert_put_back(lab, |worker| Ok(builds::replace(worker, &end)?))
     });
 }
 
@@ -132,7 +132,7 @@ fn a_binary_that_ends_at_once_is_put_back() {
 fn something_that_is_no_binary_is_put_back() {
     isolated(|lab| {
         let noise = lab.write("noise", [0x7f, b'E', b'L', b'F', 0, 0, 0, 0])?;
-        assert_put_back(lab, |worker| builds::replace(worker, &noise))
+        assert_put_back(lab, |worker| Ok(builds::replace(worker, &noise)?))
     });
 }
 

@@ -2,7 +2,6 @@
 //! command that mends it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use holdfast_lab::inside::{Ended, INSTANCE};
 use holdfast_lab::wait::holds;
@@ -97,8 +96,7 @@ fn no_privilege() {
         touching_nothing(lab, |_| {
             // The build's own directory may be closed to other users.
             let own = lab.directory().join("holdfast");
-            fs::copy(binaries::find(binaries::SUPERVISOR)?, &own)?;
-            fs::set_permissions(&own, fs::Permissions::from_mode(0o755))?;
+            binaries::replace(&own, &binaries::find(binaries::SUPERVISOR)?)?;
             let mut command = lab.beside("setpriv")?;
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(own);
             command.args(["run", "--config"]).arg(lab.directory().join(FILE));

@@ -5,11 +5,13 @@
 //! | words | what it does wrong |
 //! |---|---|
 //! | `at MESSAGE do FAULT` | makes this [`Fault`] when it is to say or has read this message, once |
+//! | `aloud` | nothing: it writes to the log what it is told |
 //! | `exit` | ends at once |
 //! | `refuse` | refuses the estate |
 //! | `stuck` | reports no progress |
 //! | `flood` | never stops talking |
 //! | `linger` | outlives its supervisor |
+//! | `elsewhere` | says how to recognise something else than what it has put in force |
 //! | `overdue` | says with each heartbeat that the time of endpoints has come |
 //! | `once` | empties the script, so that who reads it next does nothing wrong |
 //!
@@ -137,6 +139,9 @@ impl Peer {
             self.planned = None;
             self.channel.send(&early, &[]).expect("the supervisor listens");
         }
+        if self.is("aloud") {
+            log(&format!("told {}", Told::from(&message).name()));
+        }
         match self.fault_at(Told::from(&message).name()) {
             None => {}
             Some(Fault::DiesBefore) => std::process::exit(EXIT),
@@ -150,8 +155,12 @@ impl Peer {
 
 /// For whoever waits for it.
 fn announce(message: &str, fault: Fault) {
+    log(&format!("{fault:?} at {message}"));
+}
+
+fn log(line: &str) {
     // In one piece: the supervisor writes to the same file.
-    let line = format!("{fault:?} at {message}\n");
+    let line = format!("{line}\n");
     std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("it can be written");
 }
 
@@ -208,7 +217,10 @@ impl Worker {
                 self.epoch = epoch;
                 self.say(&FromChild::Granted { epoch });
                 self.say(&FromChild::Config(self.report()));
-                let digest = self.report().digest;
+                let digest = match self.is("elsewhere") {
+                    true => "ab".repeat(32),
+                    false => self.report().digest,
+                };
                 self.say(&FromChild::Seen(Seen { digest, mark: "1".to_owned() }));
                 let news = [
                     Said::Kept,

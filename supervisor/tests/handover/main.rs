@@ -149,6 +149,19 @@ fn who_may_not_write_has_no_closer_started() {
     });
 }
 
+#[test]
+fn a_successor_is_told_how_to_recognise_what_is_in_force_and_nothing_else() {
+    isolated(|lab| -> TestResult {
+        let mut stage = Stage::start(lab, "seen")?;
+        assert!(stage.tells_successor()?);
+        stage.reload_with("elsewhere")?;
+        assert!(!stage.tells_successor()?, "something else is in force");
+        stage.reload_with("")?;
+        assert!(stage.tells_successor()?);
+        Ok(())
+    });
+}
+
 /// Fails unless both answers were given.
 fn both(answers: &[bool]) {
     assert!(answers.contains(&true) && answers.contains(&false), "{answers:?}");

@@ -157,6 +157,27 @@ impl<'a> Stage<'a> {
         self.check_whole()
     }
 
+    /// Has a worker that does what `words` say take over.
+    pub fn reload_with(&mut self, words: &str) -> Outcome {
+        self.place.script(words)?;
+        let before = self.supervisor.status()?;
+        self.reload()?;
+        self.wait("another worker", |status| is_granted(status, &before, 1))?;
+        Ok(())
+    }
+
+    /// Kills the worker; whether the next one is told how to recognise what is in force.
+    pub fn tells_successor(&mut self) -> Result<bool, Box<dyn std::error::Error>> {
+        self.place.script("aloud")?;
+        let (before, logged) = (self.supervisor.status()?, self.log()?.len());
+        assert!(self.supervisor.kill_worker(before.worker.pid));
+        self.wait("a successor", |status| is_granted(status, &before, 1))?;
+        let log = self.log()?;
+        let is_told = |message: Told| log[logged..].contains(&format!("told {}\n", message.name()));
+        assert!(is_told(Told::InForce), "it follows a crash: {log}");
+        Ok(is_told(Told::Seen))
+    }
+
     fn await_outcome(&mut self, before: &Status, expected: &Expected, logged: usize) -> Outcome {
         match expected {
             Expected::Kept(reason) => {

@@ -17,6 +17,7 @@
 //! - [`load`], [`stream`]: clients that count every connection and check every byte.
 //! - [`handover`]: the messages between processes, and what can go wrong with each.
 //! - [`census`]: what an instance has in the kernel and on disk.
+//! - [`pass`]: kernel programs that let everything pass.
 //! - [`stranger`]: a process that gets the id of one that has gone.
 //! - [`memory`]: a memory cgroup of its own.
 //! - [`machine`], [`page`]: where something was measured, and how pages about it look.
@@ -38,6 +39,7 @@ pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod page;
+pub mod pass;
 pub mod patch;
 pub mod process;
 pub mod program;

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use holdfast::channel::{Channel, ChannelError};
 use holdfast_bpf::{link, object};
 use holdfast_lab::handover::{Fault, Said, Then, Told, sample};
+use holdfast_lab::pass;
 use holdfast_protocol::handover::{
     CHILD_DESCRIPTOR, ConfigReport, ConfigState, FromChild, HEARTBEAT_INTERVAL, Offer, Origin,
     Seen, ToChild,
@@ -354,7 +355,8 @@ fn estate(peer: &mut Peer, (instance, bpffs, cgroup): Place) -> (OwnedFd, OwnedF
         return (map, link);
     }
     let cgroup = fs::File::open(cgroup).expect("the cgroup exists");
-    let link = link::create(load_program().as_fd(), cgroup.as_fd(), CONNECT4).expect("attaches");
+    let program = pass::program(PROGRAM, CONNECT4, None).expect("the kernel takes it");
+    let link = link::create(program.as_fd(), cgroup.as_fd(), CONNECT4).expect("attaches");
     let _none = fs::remove_file(&at);
     pin_to(&at, link.as_fd());
     (map, link)
@@ -392,50 +394,13 @@ struct MapCreate {
     flags: u32,
 }
 
-/// `union bpf_attr` for `BPF_PROG_LOAD`, up to `expected_attach_type`.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log: [u64; 2],
-    versions: [u32; 2],
-    name: [u8; 16],
-    ifindex: u32,
-    expected_attach_type: u32,
-}
-
 fn create_map() -> OwnedFd {
     // BPF_MAP_TYPE_ARRAY
     let attribute = MapCreate { map_type: 2, key_size: 4, value_size: 8, max_entries: 1, flags: 0 };
-    bpf(0, &attribute)
-}
-
-fn load_program() -> OwnedFd {
-    // r0 = 1; exit: allow.
-    let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
-    let license = c"GPL";
-    bpf(
-        5,
-        &ProgramLoad {
-            program_type: 18, // BPF_PROG_TYPE_CGROUP_SOCK_ADDR
-            instruction_count: 2,
-            instructions: instructions.as_ptr() as u64,
-            license: license.as_ptr() as u64,
-            expected_attach_type: CONNECT4,
-            ..ProgramLoad::default()
-        },
-    )
-}
-
-fn bpf<A>(command: u32, attribute: &A) -> OwnedFd {
-    let (attribute, size) = (std::ptr::from_ref(attribute), size_of::<A>());
-    // SAFETY: `attribute` is a live struct of `size` bytes laid out as the kernel expects for this
-    // command, and the buffers it names outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attribute, size) };
-    assert!(result >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
+    let (attribute, size) = (&raw const attribute, size_of::<MapCreate>());
+    // SAFETY: BPF_MAP_CREATE, whose attribute is a live struct of `size` bytes without addresses.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, 0, attribute, size) };
+    assert!(result >= 0, "a map: {}", std::io::Error::last_os_error());
     let raw = i32::try_from(result).expect("descriptors are small numbers");
     // SAFETY: the kernel has just made this descriptor.
     unsafe { OwnedFd::from_raw_fd(raw) }

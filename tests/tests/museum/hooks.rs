@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use holdfast_bpf::{BpfError, link, object};
 use holdfast_lab::wait::holds;
-use holdfast_lab::{Backend, Lab, TestResult, cgroup, eventually, isolated, render};
+use holdfast_lab::{Backend, Lab, TestResult, cgroup, eventually, isolated, pass, render};
 use holdfast_protocol::kernel::{map, program};
 use holdfast_protocol::manifest::Kind;
 use holdfast_tests::builds::{another_build, own_worker, replace};
@@ -26,21 +26,30 @@ fn pinned(lab: &Lab, kind: Kind, name: &str) -> Result<OwnedFd, BpfError> {
     object::get(&pin(lab, kind, name))
 }
 
-/// Makes the links of the two `connect` hooks run the programs of the two `getpeername` hooks.
-fn swap_programs(lab: &Lab) -> TestResult {
+/// Makes the links of the two `connect` hooks run the programs of the two `getpeername` hooks. Later kernels
+/// refuse that (`EINVAL`, seen with Linux 6.18.44): there they run another program of `connect`.
+fn misdirect(lab: &Lab) -> TestResult {
     let pairs =
         [(program::CONNECT4, program::GETPEERNAME4), (program::CONNECT6, program::GETPEERNAME6)];
-    for (hook, wrong) in pairs {
-        let (link, wrong) = (pinned(lab, Kind::Link, hook)?, pinned(lab, Kind::Program, wrong)?);
+    let heads = pinned(lab, Kind::Map, map::HEADS)?;
+    for (hook, other) in pairs {
+        let (link, wrong) = (pinned(lab, Kind::Link, hook)?, pinned(lab, Kind::Program, other)?);
         let now = object::by_id(Kind::Program, object::link_info(link.as_fd())?.program_id)?;
-        link::update(link.as_fd(), wrong.as_fd(), now.as_fd())?;
+        match link::update(link.as_fd(), wrong.as_fd(), now.as_fd()) {
+            Err(error) if error.errno() == libc::EINVAL => {
+                let (_, attach_type) = HOOKS.iter().find(|(name, _)| *name == hook).expect("one");
+                let wrong = pass::program(other, *attach_type, Some(heads.as_fd()))?;
+                link::update(link.as_fd(), wrong.as_fd(), now.as_fd())?;
+            }
+            done => done?,
+        }
     }
     Ok(())
 }
 
 /// Kmesh: a restart put the program of one direction on the link of the other. After a takeover of
 /// any kind each link's program, hook and cgroup are what they should be; where somebody has
-/// swapped them meanwhile, that is found and put right.
+/// misdirected them meanwhile, that is found and put right.
 #[test]
 fn pf04_after_a_restart_each_link_runs_its_own_program() {
     isolated(|lab| {
@@ -56,8 +65,8 @@ fn pf04_after_a_restart_each_link_runs_its_own_program() {
             if nobody_serves {
                 life.end(Signal::SIGKILL)?;
             }
-            swap_programs(lab)?;
-            hooks::check(lab).expect_err("the swap shows");
+            misdirect(lab)?;
+            hooks::check(lab).expect_err("it shows");
             if nobody_serves {
                 life.start()?;
             } else {

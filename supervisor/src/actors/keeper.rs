@@ -16,6 +16,7 @@ use super::audits::{Audit, Repair};
 use super::closings::Closings;
 use super::gate::Gate;
 use super::lifeline::Lifeline;
+use super::orders::Standing;
 use super::requests::{Relays, Waiters};
 use super::resumption::Resumed;
 use super::successions::Succession;
@@ -142,6 +143,8 @@ pub(super) struct Live {
     /// What it last said about its configuration; counts once it is granted.
     pub(super) report: ConfigReport,
     pub(super) exposure: Exposure,
+    /// What it was told last, if anything.
+    pub(super) told: Option<Standing>,
     pub(super) channel: Rc<AsyncFd<Channel>>,
     /// What it watches its configuration with, unless the kernel had none.
     pub(super) watch: Option<OwnedFd>,
@@ -254,8 +257,7 @@ impl Keeper {
             Action::Hello { worker, epoch, occasion } => {
                 let greeted = self.tell(worker, &self.hello(epoch, occasion));
                 let told = greeted.or_else(|| self.tell_seen(worker, occasion));
-                let told = told.or_else(|| self.tell_history(worker));
-                told.or_else(|| self.tell_in_force(worker, occasion))
+                told.or_else(|| self.tell_standing(worker, occasion))
             }
             Action::Offer(worker) => self.offer(worker),
             Action::Release(worker) => self.tell(worker, &ToChild::Release),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use actix::{Actor, AsyncContext, Context};
-use holdfast_protocol::handover::{ConfigReport, ConfigState, Occasion, ToChild};
+use holdfast_protocol::handover::{ConfigReport, ConfigState, History, Occasion, ToChild};
 use holdfast_protocol::wire;
 
 use super::keeper::{Keeper, Live};
@@ -26,6 +26,13 @@ const HEAP: (&str, &str) = (
     "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1:\
      glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=8388608",
 );
+
+/// What became of earlier configurations, and which one is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    history: History,
+    in_force: ConfigReport,
+}
 
 impl Keeper {
     pub(super) fn spawn(
@@ -74,7 +81,8 @@ impl Keeper {
         let lifeline = Lifeline::new(worker, Rc::clone(&channel), gate, ctx.address()).start();
         let (since, version, report) = (Instant::now(), String::new(), ConfigReport::default());
         let exposure = Exposure { binary: Some(chosen), ..Exposure::default() };
-        let live = Live { child, since, version, report, exposure, channel, watch, lifeline };
+        let told = None;
+        let live = Live { child, since, version, report, exposure, told, channel, watch, lifeline };
         self.workers.insert(worker, live);
         Ok(())
     }
@@ -89,9 +97,21 @@ impl Keeper {
         }
     }
 
+    /// Tells a worker how things stand.
+    pub(super) fn tell_standing(&mut self, worker: WorkerId, occasion: Occasion) -> Option<Event> {
+        let failed = self.tell_history(worker).or_else(|| self.tell_in_force(worker, occasion));
+        let standing = self.standing();
+        self.workers.get_mut(&worker)?.told = Some(standing);
+        failed
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { history: self.proof.history(), in_force: self.config.clone() }
+    }
+
     /// Says what the former worker had put in force to one that follows it after a crash, or would:
     /// who finds the same on disk is ready without compiling it first.
-    pub(super) fn tell_in_force(&self, worker: WorkerId, occasion: Occasion) -> Option<Event> {
+    fn tell_in_force(&self, worker: WorkerId, occasion: Occasion) -> Option<Event> {
         let follows = matches!(occasion, Occasion::Recovery | Occasion::Standby);
         let known = follows
             && self.config.state != ConfigState::Unknown
@@ -152,15 +172,18 @@ impl Keeper {
         }
     }
 
-    /// Tells the spare, if it is ready, what is in force now: what it was told at its start may be
-    /// long out of date.
+    /// Tells the spare, if it is ready, how things stand now, unless that is as it was told at its start: the
+    /// next grant waits for this.
     pub(super) fn promote(&mut self, spare: WorkerId) -> Option<Event> {
         let is_ready =
             matches!(self.state.phase(spare)?, Phase::Shadow { .. } | Phase::Granting { .. });
         if is_ready && self.config.state == ConfigState::InForce {
-            self.workers.get_mut(&spare)?.report = self.config.clone();
-            let told = self.tell_history(spare);
-            return told.or_else(|| self.tell_in_force(spare, Occasion::Standby));
+            let (config, standing) = (self.config.clone(), self.standing());
+            let live = self.workers.get_mut(&spare)?;
+            live.report = config;
+            if live.told != Some(standing) {
+                return self.tell_standing(spare, Occasion::Standby);
+            }
         }
         None
     }

@@ -67,7 +67,8 @@ impl Keeper {
         // What it serves proves itself anew: for how long it has, nobody knows.
         self.proof.trials.tried(&report.digest);
         let exposure = Exposure { tried: report.digest.clone(), ..Exposure::default() };
-        let live = Live { child, since, version, report, exposure, channel, watch, lifeline };
+        let told = None;
+        let live = Live { child, since, version, report, exposure, told, channel, watch, lifeline };
         self.workers.insert(worker, live);
         self.prove(ctx);
         self.arm(ctx);

@@ -73,6 +73,13 @@ impl Proof {
         }
     }
 
+    /// What became of earlier configurations, as far as this process knows.
+    pub(super) fn history(&self) -> History {
+        let (set_aside, snapshot) =
+            (self.trials.set_aside().to_vec(), self.snapshot.digest.clone());
+        History { set_aside, snapshot }
+    }
+
     /// Whether a worker is writing a snapshot.
     pub(super) const fn is_keeping(&self) -> bool {
         self.keeping.is_some()
@@ -126,11 +133,12 @@ impl Keeper {
     /// Tells a worker what became of earlier configurations.
     pub(super) fn tell_history(&mut self, worker: WorkerId) -> Option<Event> {
         let file = self.proof.offered();
-        let set_aside = self.proof.trials.set_aside().to_vec();
-        let snapshot =
-            file.as_ref().map(|_| self.proof.snapshot.digest.clone()).unwrap_or_default();
+        let mut history = self.proof.history();
+        if file.is_none() {
+            history.snapshot.clear();
+        }
         let descriptors: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-        self.tell_with(worker, &ToChild::History(History { set_aside, snapshot }), &descriptors)
+        self.tell_with(worker, &ToChild::History(history), &descriptors)
     }
 
     /// What a worker says about configurations and snapshots.

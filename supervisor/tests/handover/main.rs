@@ -162,6 +162,20 @@ fn a_successor_is_told_how_to_recognise_what_is_in_force_and_nothing_else() {
     });
 }
 
+#[test]
+fn a_spare_that_knows_how_things_stand_is_granted_without_being_told_again() {
+    isolated(|lab| -> TestResult {
+        let mut stage = Stage::start_with(lab, "spare", |launch| launch.flag("--standby"))?;
+        stage.reload_with("aloud")?;
+        // The one that waited meanwhile was told at its start; the next one says what it hears.
+        stage.kill_beside_spare()?;
+        let log = stage.kill_beside_spare()?;
+        assert!(log.contains("told Grant\n"), "{log}");
+        assert!(!log.contains("told InForce\n") && !log.contains("told History\n"), "{log}");
+        Ok(())
+    });
+}
+
 /// Fails unless both answers were given.
 fn both(answers: &[bool]) {
     assert!(answers.contains(&true) && answers.contains(&false), "{answers:?}");

@@ -103,8 +103,17 @@ pub struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub fn start(lab: &'a Lab, name: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::start_with(lab, name, |launch| launch)
+    }
+
+    /// The same with more options.
+    pub fn start_with(
+        lab: &'a Lab,
+        name: &str,
+        more: impl for<'l> FnOnce(Launch<'l>) -> Launch<'l>,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let place = Place::new(lab, name)?;
-        let mut supervisor = place.launch().start()?;
+        let mut supervisor = more(place.launch()).start()?;
         // With two workers at a time it has had all it keeps for them: a dead one's instance of inotify
         // is kept for the next.
         control::ask(supervisor.socket(), &Request::Reload)?;
@@ -176,6 +185,20 @@ impl<'a> Stage<'a> {
         let is_told = |message: Told| log[logged..].contains(&format!("told {}\n", message.name()));
         assert!(is_told(Told::InForce), "it follows a crash: {log}");
         Ok(is_told(Told::Seen))
+    }
+
+    /// Kills the worker while a spare stands by; what is logged until that is granted.
+    pub fn kill_beside_spare(&mut self) -> Result<String, Box<dyn std::error::Error>> {
+        let is_ready =
+            |status: &Status| status.standby.as_ref().is_some_and(|spare| spare.state == "shadow");
+        let before = self.wait("a spare", |status| is_ready(status))?;
+        let logged = self.log()?.len();
+        assert!(self.supervisor.kill_worker(before.worker.pid));
+        self.wait("its grant", |status| is_granted(status, &before, 1))?;
+        // What another spare is told comes after that.
+        let log = self.log()?.split_off(logged);
+        let grant = log.find(OUTCOMES[0]).ok_or("no grant")?;
+        Ok(log[..grant].to_owned())
     }
 
     fn await_outcome(&mut self, before: &Status, expected: &Expected, logged: usize) -> Outcome {

@@ -86,16 +86,19 @@ pub fn shift<'s>(stage: &Stage<'_>, seconds: i64) -> Result<Injection<'s>, Fault
     }
     let mut shifted = Vec::new();
     for pid in stage.processes() {
-        let Ok(process) = Process::open(pid) else { continue };
-        match patch(process, seconds) {
-            Ok(patched) => shifted.push(patched),
-            // It has ended meanwhile.
-            Err(_) if !process::is_alive(pid) => {}
-            Err(source) => {
-                let action = format!("shift the clock of process {pid}");
-                return Err(FaultError::System { action, source });
+        // One that is about to end has no memory any more, and one that executes a binary another.
+        let patched = within(PATIENCE, "its clock to be shifted", || {
+            match Process::open(pid).map_err(io::Error::other).and_then(|it| patch(it, seconds)) {
+                Ok(patched) => Ok(Some(patched)),
+                Err(_) if !process::is_alive(pid) => Ok(None),
+                Err(error) => Err(error),
             }
-        }
+        });
+        let patched = patched.map_err(|error| {
+            let action = format!("shift the clock of process {pid}");
+            FaultError::System { action, source: io::Error::other(error) }
+        })?;
+        shifted.extend(patched);
     }
     if shifted.is_empty() {
         return Err(FaultError::NoTarget("no process runs"));

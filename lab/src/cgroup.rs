@@ -84,10 +84,19 @@ impl Cgroup {
     ///
     /// When the kernel refuses, or the processes do not end.
     pub fn remove(&self) -> Result<(), LabError> {
+        self.end_processes()?;
+        remove_tree(&self.path).map_err(LabError::file("remove the cgroup", &self.path))
+    }
+
+    /// Kills every process in it and in the cgroups below, and waits until they are gone.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or the processes do not end.
+    pub fn end_processes(&self) -> Result<(), LabError> {
         let kill = self.path.join("cgroup.kill");
         fs::write(&kill, "1").map_err(LabError::file("write", &kill))?;
-        eventually("the last process of the cgroup to end", || self.is_empty())?;
-        remove_tree(&self.path).map_err(LabError::file("remove the cgroup", &self.path))
+        eventually("the last process of the cgroup to end", || self.is_empty())
     }
 
     fn is_empty(&self) -> Result<(), String> {

@@ -159,11 +159,13 @@ fn remove_abandoned(mount: &Path) {
         let name = entry.file_name();
         if name.as_bytes().starts_with(PREFIX.as_bytes())
             && let Some(cgroup) = Cgroup::abandoned(&entry.path())
-            && cgroup.remove().is_ok()
+            && cgroup.end_processes().is_ok()
         {
             let directory = std::env::temp_dir().join(name);
             memory::remove_left(&directory);
             let _ = remove_directory(&directory);
+            // Last: who was just making it makes everything anew once it is gone.
+            let _ = cgroup.remove();
         }
     }
 }
@@ -263,4 +265,30 @@ fn wait(
         }
     }
     child.wait().map(End::Exited).map_err(LabError::system("wait for the process inside"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_clears_leftovers_away_leaves_what_is_being_made() {
+        const MAKERS: u32 = 4;
+        const PATCHES: u32 = 150;
+
+        std::thread::scope(|scope| {
+            for _ in 0..MAKERS {
+                scope.spawn(|| {
+                    for _ in 0..PATCHES {
+                        let patch = Patch::new().expect("it is made");
+                        let file = patch.directory().join("file");
+                        fs::write(&file, "").expect("its directory is there");
+                        std::thread::yield_now();
+                        assert!(file.exists(), "its directory stays");
+                        patch.remove().expect("it is removed");
+                    }
+                });
+            }
+        });
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use holdfast_lab::wait::holds;
@@ -329,24 +330,29 @@ fn of_two_services_the_first_counts_and_the_other_takes_over_without_a_gap() {
         drop(TcpStream::connect(red.v4())?);
         assert_eq!((opened("first")?, opened("second")?), (1, 0));
         let address = red.v4();
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        let made = thread::scope(|scope| {
-            let connect = || {
-                let mut made = 0_u64;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
                     TcpStream::connect(address).expect("nothing is refused");
-                    made += 1;
+                    made.fetch_add(1, Ordering::Relaxed);
                 }
-                made
-            };
-            let connecting = scope.spawn(connect);
+            });
             let changed = (0..10).try_for_each(|turn| {
                 let text = if turn % 2 == 0 { &without } else { &with };
-                put_in_force(lab, &mut supervisor, text).map(drop)
+                put_in_force(lab, &mut supervisor, text)?;
+                // One was on its way, and one began after it.
+                let before = made.load(Ordering::Relaxed);
+                eventually("connections", || {
+                    let now = made.load(Ordering::Relaxed);
+                    holds(now >= before + 2, || format!("{before}, then {now}"))
+                })?;
+                TestResult::Ok(())
             });
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            changed.map(|()| connecting.join().expect("it ends"))
+            stop.store(true, Ordering::Relaxed);
+            changed
         })?;
+        let made = made.into_inner();
         let (first, second) = (opened("first")?, opened("second")?);
         assert_eq!(first + second, 1 + made, "{first} and {second}");
         assert!(first > 1 && second > 0, "{first} and {second} of {made}");

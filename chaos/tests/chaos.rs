@@ -12,9 +12,8 @@ type TestResult = Result<(), Box<dyn Error>>;
 const SEED: &str = "3";
 
 /// Of the promises only this is a time, 100 ms, and a machine that compiles or tests other things at the
-/// same time may not keep it; `make chaos` and the record in docs/reliability.md hold it to that. What was removed
-/// stays away for a second at least.
-const GRACE_MS: &str = "900";
+/// same time may not keep it; `make chaos` and the record in docs/reliability.md hold it to that.
+const GRACE_MS: &str = "500";
 
 fn chaos(arguments: &[&str]) -> std::io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).args(arguments).output()

@@ -24,11 +24,13 @@ impl History {
     fn declare_hidden_saves(&mut self) {
         let hides = |kind| matches!(kind, Kind::CorruptConfiguration | Kind::TruncateConfiguration);
         let hidden = self.injected.iter().filter(|fault| fault.hit && hides(fault.fault.kind()));
+        // A worker that hangs, or is short of something, is not replaced at once: that is declared and no outage.
+        let declared = self.windows.iter().filter(|it| it.effect == Effect::LateRemoval);
+        let declared = declared.map(|it| (it.from_us, it.to_us));
+        let outages = self.outages.iter().map(|it| (it.from_us, it.to_us));
+        let unwritten: Vec<(u64, u64)> = outages.chain(declared).collect();
         let windows: Vec<Window> = hidden
-            .filter(|fault| {
-                let mut outages = self.outages.iter();
-                outages.any(|it| it.from_us <= fault.at_us && fault.at_us <= it.to_us)
-            })
+            .filter(|fault| unwritten.iter().any(|(from, to)| (*from..=*to).contains(&fault.at_us)))
             .map(|fault| Window {
                 from_us: fault.at_us,
                 to_us: fault.restored_us.unwrap_or(fault.end_us),
@@ -105,6 +107,17 @@ mod tests {
         assert!(!is_excused(cut(210, true), Trouble::Misrouted, 250), "it was in force before");
         assert!(!is_excused(cut(150, false), Trouble::Misrouted, 250));
         assert!(!is_excused(cut(150, true), Trouble::Ungoverned, 250));
+    }
+
+    #[test]
+    fn a_worker_that_hangs_writes_nothing_either() {
+        let mut history = cut(150, true);
+        history.outages.clear();
+        let effect = Effect::LateRemoval;
+        history.windows.push(Window { from_us: 100, to_us: 200, because_of: Kind::Hang, effect });
+        history.conclude();
+        assert!(history.is_excused(&incident(Trouble::Misrouted, 250)));
+        assert!(!history.is_excused(&incident(Trouble::Misrouted, 301)), "it is whole again");
     }
 
     #[test]

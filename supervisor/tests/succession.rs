@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use holdfast_lab::load::Shape;
 use holdfast_lab::wait::holds;
-use holdfast_lab::{Lab, LabError, Load, TestResult, control, eventually, isolated, process};
+use holdfast_lab::{
+    Lab, LabError, Load, TestResult, binaries, control, eventually, isolated, process,
+};
 use holdfast_protocol::control::{Request, Response, Status};
 use nix::sys::signal::Signal;
 
@@ -69,10 +71,9 @@ fn binary(lab: &Lab) -> PathBuf {
 
 /// Puts another binary in place of the supervisor's, as a package manager does.
 fn install(lab: &Lab, content: &[u8]) {
-    let fresh = lab.directory().join("holdfast.new");
+    let fresh = lab.directory().join("holdfast.fresh");
     fs::write(&fresh, content).expect("there is room");
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    fs::rename(&fresh, binary(lab)).expect("it is ours");
+    binaries::replace(&binary(lab), &fresh).expect("it is ours");
 }
 
 fn good() -> Vec<u8> {

@@ -68,11 +68,9 @@ pub fn another_build(path: &Path) -> TestResult {
     for place in places {
         bytes[place] += TO_64;
     }
-    let aside = path.with_extension("other");
-    fs::write(&aside, bytes)?;
-    fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
-    fs::rename(aside, path)?;
-    Ok(())
+    let other = path.with_extension("other");
+    fs::write(&other, bytes)?;
+    Ok(replace(path, &other)?)
 }
 
 /// A worker that serves, or ends at once when it is started, as long as a test wants it to: the same

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::ptr;
 
 use holdfast_bpf::link;
+use holdfast_lab::pass;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
 
@@ -19,13 +20,8 @@ pub type Attempt = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
 /// `enum bpf_cmd`.
 const MAP_CREATE: c_long = 0;
-const PROG_LOAD: c_long = 5;
 const ARRAY: u32 = 2;
-const CGROUP_SOCK_ADDR: u32 = 18;
 const CGROUP_INET4_CONNECT: u32 = 10;
-
-/// `return 1`: let the connection pass.
-const PASS: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
 
 /// A program that is everywhere and does nothing.
 const PROGRAM: &str = "/bin/true";
@@ -115,34 +111,8 @@ fn create_map() -> io::Result<OwnedFd> {
     })
 }
 
-/// The beginning of the member of `union bpf_attr` for `BPF_PROG_LOAD`.
-#[repr(C)]
-#[derive(Default)]
-struct Load {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log: [u64; 2],
-    version_and_flags: u64,
-    name: [u8; 16],
-    interface: u32,
-    attach_type: u32,
-}
-
 fn load_program() -> io::Result<OwnedFd> {
-    let attribute = Load {
-        program_type: CGROUP_SOCK_ADDR,
-        instruction_count: 2,
-        instructions: PASS.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        attach_type: CGROUP_INET4_CONNECT,
-        ..Load::default()
-    };
-    // SAFETY: the attribute and what it points to live as long as the call.
-    descriptor(unsafe {
-        libc::syscall(libc::SYS_bpf, PROG_LOAD, ptr::from_ref(&attribute), size_of::<Load>())
-    })
+    pass::program("escape", CGROUP_INET4_CONNECT, None)
 }
 
 /// Returns only when it fails; otherwise the program's status is this process's.

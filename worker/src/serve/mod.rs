@@ -19,7 +19,8 @@
 //! - [`report`], [`queries`], [`rows`]: what the supervisor and `holdfastctl` are told.
 //! - [`events`]: the access log, and whoever follows connections live.
 //! - [`telemetry`], [`http`]: what whoever scrapes is told, and how.
-//! - [`memory`]: what is given back when a configuration has been compiled.
+//! - [`memory`]: what is given back when a configuration has been compiled. [`undertaker`]: who takes the rest
+//!   apart when this process is dead.
 //! - `actors`: the shells around all of it.
 //!
 //! **Architecture Invariant:** there is no privilege when the first byte of configuration is read,
@@ -61,6 +62,7 @@ pub mod source;
 pub mod spread;
 pub mod tables;
 pub mod telemetry;
+pub mod undertaker;
 
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::PathBuf;
@@ -157,6 +159,10 @@ fn prepare(arguments: &Arguments, lifeline: &Lifeline) -> anyhow::Result<(Reacto
     // Made while the threads start.
     let filter = sandbox::calls::filter(lifeline.as_raw_fd())?;
     let reactor = starting.finish().context("cannot make the reactor")?;
+    // After the threads: where only so many may be started, those are what serving needs.
+    if let Err(error) = undertaker::start() {
+        tracing::warn!("a takeover from this worker will wait until its memory is free: {error}");
+    }
     sandbox::calls::confine(&filter)?;
     Ok((reactor, Configuration { path, reader, readable }))
 }

@@ -16,4 +16,5 @@ mod scrapes;
 mod snapshot;
 mod standby;
 mod supervisor;
+mod undertaker;
 mod windows;

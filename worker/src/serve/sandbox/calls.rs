@@ -53,6 +53,17 @@ pub fn filter(lifeline: RawFd) -> Result<Filter, CallsError> {
     Ok(Filter(compile(lifeline)?))
 }
 
+/// The filter for a process that only waits. Any other call is its death.
+///
+/// # Errors
+///
+/// When there is no list for this processor.
+pub(crate) fn only_waiting() -> Result<Filter, CallsError> {
+    let calls = [libc::SYS_ppoll, libc::SYS_restart_syscall];
+    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
+    Ok(Filter(only(rules, SeccompAction::KillProcess)?))
+}
+
 /// Confines every thread of this process, for good, to what `filter` lets through.
 ///
 /// # Errors

@@ -1,0 +1,108 @@
+//! Who takes a dead worker's memory apart: it has the same memory, dies with the worker, and can do nothing.
+
+use std::fs;
+use std::process::Child;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+
+use crate::configuration::{file, services};
+use crate::estate::Estate;
+use crate::supervisor::{Worker, eventually};
+use holdfast_protocol::handover::Occasion;
+
+/// `SECCOMP_MODE_FILTER`, as `/proc/PID/status` shows it.
+const FILTERED: &str = "2";
+/// Signals that nothing can block, and the two that the C library keeps for itself.
+const UNBLOCKED: u64 =
+    bit(Signal::SIGKILL as u32) | bit(Signal::SIGSTOP as u32) | bit(32) | bit(33);
+/// `KCMP_VM` of `linux/kcmp.h`.
+const MEMORY: libc::c_int = 1;
+
+const fn bit(signal: u32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// It, which is not left behind when a test fails.
+struct Undertaker(Pid);
+
+impl Undertaker {
+    /// The one child that `worker` has, once it is confined.
+    fn of(worker: &Child) -> Self {
+        let (id, mut found) = (worker.id(), None);
+        eventually(|| {
+            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+            let mut children =
+                children.split_whitespace().map(|it| Pid::from_raw(it.parse().unwrap()));
+            found = children.next().map(Self);
+            assert_eq!(children.next(), None);
+            found.as_ref().is_some_and(|it| it.says("Seccomp").as_deref() == Some(FILTERED))
+        });
+        found.expect("found above")
+    }
+
+    /// What the kernel says of it, unless it is gone.
+    fn says(&self, name: &str) -> Option<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        Some(line.trim().to_owned())
+    }
+
+    /// Whether it is dead, whoever has to reap it.
+    fn is_dead(&self) -> bool {
+        self.says("State").is_none_or(|state| state.starts_with('Z'))
+    }
+}
+
+impl Drop for Undertaker {
+    fn drop(&mut self) {
+        if !self.is_dead() {
+            // It may end of itself meanwhile.
+            let _gone = kill(self.0, Signal::SIGKILL);
+        }
+    }
+}
+
+#[test]
+fn it_has_the_memory_of_the_worker_and_nothing_else() {
+    let (_directory, path) = file(&services(1, &[1001]));
+    let worker = Worker::granted(&path, &Estate::new(16, 64), 1);
+    let it = Undertaker::of(&worker.child);
+    // SAFETY: numbers only.
+    let difference = unsafe {
+        libc::syscall(libc::SYS_kcmp, worker.child.id(), it.0.as_raw(), MEMORY, 0_usize, 0_usize)
+    };
+    assert_eq!(Errno::result(difference), Ok(0), "not the same memory");
+    let of = |name| it.says(name).expect("it lives");
+    assert_eq!(of("Name"), "hf-undertaker");
+    assert_eq!(fs::read_dir(format!("/proc/{}/fd", it.0)).unwrap().count(), 0);
+    assert_eq!((of("Threads"), of("NoNewPrivs")), ("1".to_owned(), "1".to_owned()));
+    let nobody = User::from_name("nobody").unwrap().expect("every system has it").uid;
+    assert!(of("Uid").split_whitespace().all(|one| one == nobody.to_string()), "{}", of("Uid"));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(u64::from_str_radix(&of(set), 16), Ok(0), "{set}");
+    }
+    let blocked = u64::from_str_radix(&of("SigBlk"), 16).unwrap();
+    assert_eq!(blocked, !UNBLOCKED, "{blocked:x}");
+}
+
+#[test]
+fn it_dies_with_the_worker_however_that_ends_and_not_before() {
+    let (_directory, path) = file(&services(1, &[1001]));
+    let ends: [fn(&mut Worker); 2] =
+        [|worker| worker.child.kill().expect("it lives"), Worker::hang_up];
+    for end in ends {
+        let estate = Estate::new(16, 64);
+        let (mut worker, _) = Worker::ready(&path, &estate, Occasion::Start);
+        let it = Undertaker::of(&worker.child);
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGALRM] {
+            kill(it.0, signal).expect("it lives");
+        }
+        worker.grant(1);
+        assert!(!it.is_dead());
+        end(&mut worker);
+        worker.child.wait().expect("it ends");
+        eventually(|| it.is_dead());
+    }
+}

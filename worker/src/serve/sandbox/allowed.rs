@@ -59,13 +59,12 @@ pub(crate) const MEMORY: &[libc::c_long] =
     &[libc::SYS_brk, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise];
 
 /// Facts about this process and the machine: time where the kernel does not map a clock, seeds of
-/// hash maps, processors for the C library's arenas and for the grace period, which pages are there.
+/// hash maps, processors for the C library's arenas and for the grace period.
 const FACTS: &[libc::c_long] = &[
     libc::SYS_clock_gettime,
     libc::SYS_gettimeofday,
     libc::SYS_getrandom,
     libc::SYS_sched_getaffinity,
-    libc::SYS_mincore,
     libc::SYS_getpid,
     libc::SYS_gettid,
 ];

@@ -25,6 +25,9 @@ pub const GRANTED: &str = "granted";
 /// The subcommand by which a worker is told from a loader.
 const SERVE: &str = "serve";
 
+/// What an undertaker is called.
+const UNDERTAKER: &str = "hf-undertaker";
+
 /// How long a supervisor may take to leave before it is killed.
 const LEAVE: Duration = Duration::from_secs(20);
 
@@ -337,6 +340,19 @@ pub fn workers_of(supervisor: u32) -> Vec<u32> {
 /// Whether the process `pid` was started to serve, by whichever supervisor.
 #[must_use]
 pub fn is_worker(pid: u32) -> bool {
+    serves(pid) && !is_undertaker(pid)
+}
+
+/// Whether the process `pid` has a worker's memory, and so what that has mapped, and executes nothing. Its
+/// parent tells until it has its name, and its name when the parent is dead.
+#[must_use]
+pub fn is_undertaker(pid: u32) -> bool {
+    process::status(pid, "Name").is_ok_and(|name| name == UNDERTAKER)
+        || process::parent(pid).is_ok_and(serves)
+}
+
+/// Whether the arguments of the process `pid` are those of a worker.
+fn serves(pid: u32) -> bool {
     process::arguments(pid).is_ok_and(|arguments| arguments.iter().any(|text| text == SERVE))
 }
 

@@ -108,11 +108,11 @@ fn prepare(parent: libc::pid_t) -> bool {
     let priority = libc::sched_param { sched_priority: 0 };
     // SAFETY: numbers, and addresses of what lives longer than the call.
     unsafe {
-        libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_NAME, NAME.as_ptr()) == 0
+            && libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
             // If it ended before, no signal will come.
             && libc::syscall(libc::SYS_getppid) == libc::c_long::from(parent)
             && libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) == 0
-            && libc::syscall(libc::SYS_prctl, libc::PR_SET_NAME, NAME.as_ptr()) == 0
             && libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const priority)
                 == 0
     }

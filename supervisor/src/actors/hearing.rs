@@ -216,12 +216,20 @@ impl Keeper {
         ctx: &mut Context<Self>,
     ) -> Option<oneshot::Receiver<Vec<u8>>> {
         let writer = self.state.writer()?;
-        let (id, answer) = self.relays.asked()?;
+        let (id, answer) = self.relays.asked(body.clone())?;
         if let Some(event) = self.tell(writer, &ToChild::Query { id, body }) {
             self.feed(event, Instant::now(), ctx);
             return None;
         }
         Some(answer)
+    }
+
+    /// Asks the worker that is granted now what the one before it has not answered.
+    pub(super) fn ask_again(&self, worker: WorkerId, questions: Vec<(u64, Vec<u8>)>) {
+        for (id, body) in questions {
+            // One whose socket is full is judged by its heartbeats, not by this.
+            let _later = self.tell(worker, &ToChild::Query { id, body });
+        }
     }
 }
 

@@ -20,6 +20,8 @@ impl Keeper {
                 let pid = live.child.pid();
                 self.config = live.report.clone();
                 self.trouble.clear();
+                let unanswered = self.relays.unanswered();
+                self.ask_again(worker, unanswered);
                 let Some(takeover) = timeline.map(|timeline| timeline.granted(now)) else { return };
                 tracing::info!(
                     reason = takeover.reason,

@@ -69,27 +69,44 @@ impl Waiters {
 #[derive(Debug, Default)]
 pub struct Relays {
     last: u64,
-    open: BTreeMap<u64, oneshot::Sender<Vec<u8>>>,
+    open: BTreeMap<u64, Question>,
+}
+
+/// A question that has no answer yet. It only wants to know something, so it may be asked twice.
+#[derive(Debug)]
+struct Question {
+    body: Vec<u8>,
+    asker: oneshot::Sender<Vec<u8>>,
 }
 
 impl Relays {
-    /// A number for a question and its answer; `None` when too many are open.
-    pub fn asked(&mut self) -> Option<(u64, oneshot::Receiver<Vec<u8>>)> {
-        // Those who stopped waiting leave their questions behind.
-        self.open.retain(|_, asker| !asker.is_closed());
+    /// A number for the question `body`, and its answer; `None` when too many are open.
+    pub fn asked(&mut self, body: Vec<u8>) -> Option<(u64, oneshot::Receiver<Vec<u8>>)> {
+        self.forget_abandoned();
         if self.open.len() >= MAX_QUESTIONS {
             return None;
         }
         let (asker, answer) = oneshot::channel();
         self.last += 1;
-        self.open.insert(self.last, asker);
+        self.open.insert(self.last, Question { body, asker });
         Some((self.last, answer))
+    }
+
+    /// What a worker that is gone was asked and has not answered.
+    pub fn unanswered(&mut self) -> Vec<(u64, Vec<u8>)> {
+        self.forget_abandoned();
+        self.open.iter().map(|(id, question)| (*id, question.body.clone())).collect()
+    }
+
+    /// Those who stopped waiting leave their questions behind.
+    fn forget_abandoned(&mut self) {
+        self.open.retain(|_, question| !question.asker.is_closed());
     }
 
     /// The worker answered.
     pub fn answered(&mut self, id: u64, body: Vec<u8>) {
-        if let Some(asker) = self.open.remove(&id) {
-            let _gone = asker.send(body);
+        if let Some(question) = self.open.remove(&id) {
+            let _gone = question.asker.send(body);
         }
     }
 }
@@ -115,14 +132,16 @@ mod tests {
     #[test]
     fn questions_are_bounded_and_those_nobody_waits_for_make_room() {
         let mut relays = Relays::default();
-        let mut open: Vec<_> = (0..MAX_QUESTIONS).map(|_| relays.asked().expect("room")).collect();
-        assert!(relays.asked().is_none());
+        let mut ask = || relays.asked(vec![1]);
+        let mut open: Vec<_> = (0..MAX_QUESTIONS).map(|_| ask().expect("room")).collect();
+        assert!(ask().is_none());
         let (id, mut answer) = open.pop().expect("there are some");
         relays.answered(id, vec![7]);
         relays.answered(id, vec![8]);
         assert_eq!(answer.try_recv(), Ok(vec![7]));
         open.clear();
-        assert!(relays.asked().is_some());
-        assert_eq!(relays.open.len(), 1);
+        assert!(relays.unanswered().is_empty());
+        let (id, _answer) = relays.asked(vec![2]).expect("room");
+        assert_eq!(relays.unanswered(), [(id, vec![2])]);
     }
 }

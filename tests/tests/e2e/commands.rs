@@ -1,10 +1,15 @@
 //! What people see.
 
+use std::thread;
+use std::time::Duration;
+
+use holdfast_lab::process::Process;
 use holdfast_lab::{Backend, Service, isolated};
 use holdfast_protocol::control::LinkStatus;
 use holdfast_protocol::kernel::program;
 use holdfast_tests::hooks::HOOKS;
 use holdfast_tests::rows::{rows, services};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::scene::{FILE, Scene, WEB, serve, virtual_address6};
@@ -123,6 +128,28 @@ fn check_prints_every_error_with_its_place_and_touches_nothing() {
         for place in [":2:5:", ":3:17:"] {
             assert!(said.contains(&format!("{FILE}{place}")), "no {place} in: {said}");
         }
+        Ok(())
+    });
+}
+
+/// What a worker was asked and did not live to answer, the next one is asked.
+#[test]
+fn a_question_outlives_the_worker_that_was_asked() {
+    /// How long a question may take to be where it goes.
+    const ON_ITS_WAY: Duration = Duration::from_millis(300);
+    isolated(|lab| {
+        let scene = Scene::start(lab)?;
+        let status = scene.supervisor.status()?;
+        let worker = Process::open(status.worker.pid)?;
+        worker.signal(Signal::SIGSTOP)?;
+        let answer = thread::scope(|scope| {
+            let asker = scope.spawn(|| lab.ctl(&["services"]));
+            thread::sleep(ON_ITS_WAY);
+            let killed = worker.signal(Signal::SIGKILL);
+            let answer = asker.join().expect("it does not panic");
+            killed.map(|()| answer)
+        })??;
+        assert!(answer.code == Some(0) && answer.stdout.contains("web"), "{answer:?}");
         Ok(())
     });
 }

@@ -74,7 +74,7 @@ pub fn start() -> Result<(), UndertakerError> {
     };
     let started = Errno::result(started);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&usual), None).map_err(refused("unblock signals"))?;
-    started.map(drop).map_err(refused("start a process"))
+    started.map(drop).map_err(refused("start a process (there are limits: RLIMIT_NPROC, pids.max)"))
 }
 
 fn refused(step: &'static str) -> impl Fn(Errno) -> UndertakerError {

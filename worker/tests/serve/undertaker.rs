@@ -4,10 +4,11 @@ use std::fs;
 use std::process::Child;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 
-use crate::configuration::{file, services};
+use crate::configuration::{file, key, services, write};
 use crate::estate::Estate;
 use crate::supervisor::{Worker, eventually};
 use holdfast_protocol::handover::Occasion;
@@ -105,4 +106,35 @@ fn it_dies_with_the_worker_however_that_ends_and_not_before() {
         worker.child.wait().expect("it ends");
         eventually(|| it.is_dead());
     }
+}
+
+#[test]
+fn a_worker_goes_on_without_it() {
+    let (_directory, path) = file(&services(1, &[1001]));
+    let estate = Estate::new(16, 64);
+    let worker = Worker::granted(&path, &estate, 1);
+    let it = Undertaker::of(&worker.child);
+    kill(it.0, Signal::SIGKILL).expect("it lives");
+    eventually(|| it.is_dead());
+    write(&path, &services(1, &[1002]));
+    eventually(|| estate.connect(&key(0)) == Some(vec![1002]));
+}
+
+#[test]
+fn where_no_process_is_left_for_it_the_worker_says_so_and_serves() {
+    /// A user nobody else is, so that only this worker counts: room for its threads.
+    const USER: &str = "3999999997";
+    const PROCESSES: u64 = 3;
+    let (_directory, path) = file(&services(1, &[1001]));
+    let estate = Estate::new(16, 64);
+    let mut worker = Worker::spawn_after(&path, &["--user", USER], || {
+        Ok(setrlimit(Resource::RLIMIT_NPROC, PROCESSES, PROCESSES)?)
+    });
+    worker.hand_over(&estate, Occasion::Start);
+    worker.await_ready();
+    worker.grant(1);
+    assert_eq!(estate.connect(&key(0)), Some(vec![1001]));
+    worker.hang_up();
+    let (_, log) = worker.await_end();
+    assert!(log.contains("WARN") && log.contains("RLIMIT_NPROC"), "{log}");
 }

@@ -31,16 +31,18 @@ struct Undertaker(Pid);
 impl Undertaker {
     /// The one child that `worker` has, once it is confined.
     fn of(worker: &Child) -> Self {
-        let (id, mut found) = (worker.id(), None);
-        eventually(|| {
+        let id = worker.id();
+        let child = || {
             let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-            let mut children =
-                children.split_whitespace().map(|it| Pid::from_raw(it.parse().unwrap()));
-            found = children.next().map(Self);
+            let mut children = children.split_whitespace().map(|it| it.parse().unwrap());
+            let first = children.next().map(Pid::from_raw);
             assert_eq!(children.next(), None);
-            found.as_ref().is_some_and(|it| it.says("Seccomp").as_deref() == Some(FILTERED))
-        });
-        found.expect("found above")
+            first
+        };
+        eventually(|| child().is_some());
+        let it = Self(child().expect("nobody has reaped it"));
+        eventually(|| it.says("Seccomp").as_deref() == Some(FILTERED));
+        it
     }
 
     /// What the kernel says of it, unless it is gone.

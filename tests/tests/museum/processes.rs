@@ -79,15 +79,12 @@ const MAPPED: usize = 3;
 /// undertaker has what its worker has, and executes nothing.
 fn writers(control: &Path) -> Result<Vec<u32>, String> {
     let writes = |pid: &u32| {
-        if is_undertaker(*pid) {
-            return false;
-        }
         let maps = process::read(*pid, "maps").unwrap_or_default();
         let writable = maps.lines().filter(|line| line.contains(" rw-s "));
         writable.filter(|line| line.contains("bpf-map")).count() >= MAPPED
     };
     let processes = cgroup::processes(control).map_err(|error| error.to_string())?;
-    Ok(processes.into_iter().filter(writes).collect())
+    Ok(processes.into_iter().filter(|pid| !is_undertaker(*pid)).filter(writes).collect())
 }
 
 /// Watches that never two processes of a lab can write a map.

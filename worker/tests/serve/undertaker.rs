@@ -1,8 +1,9 @@
 //! Who takes a dead worker's memory apart: it has the same memory, dies with the worker, and can do nothing.
 
-use std::fs;
 use std::process::Child;
 
+use holdfast_lab::process;
+use holdfast_protocol::handover::Occasion;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +12,6 @@ use nix::unistd::{Pid, User};
 use crate::configuration::{file, key, services, write};
 use crate::estate::Estate;
 use crate::supervisor::{Worker, eventually};
-use holdfast_protocol::handover::Occasion;
 
 /// `SECCOMP_MODE_FILTER`, as `/proc/PID/status` shows it.
 const FILTERED: &str = "2";
@@ -26,35 +26,29 @@ const fn bit(signal: u32) -> u64 {
 }
 
 /// It, which is not left behind when a test fails.
-struct Undertaker(Pid);
+struct Undertaker(u32);
 
 impl Undertaker {
     /// The one child that `worker` has, once it is confined.
     fn of(worker: &Child) -> Self {
-        let id = worker.id();
-        let child = || {
-            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-            let mut children = children.split_whitespace().map(|it| it.parse().unwrap());
-            let first = children.next().map(Pid::from_raw);
-            assert_eq!(children.next(), None);
-            first
-        };
-        eventually(|| child().is_some());
-        let it = Self(child().expect("nobody has reaped it"));
-        eventually(|| it.says("Seccomp").as_deref() == Some(FILTERED));
+        let children = || process::children(worker.id()).unwrap();
+        eventually(|| !children().is_empty());
+        let [id] = children()[..] else { panic!("{:?}", children()) };
+        let it = Self(id);
+        eventually(|| it.says("Seccomp") == FILTERED);
         it
     }
 
-    /// What the kernel says of it, unless it is gone.
-    fn says(&self, name: &str) -> Option<String> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        Some(line.trim().to_owned())
+    fn says(&self, label: &str) -> String {
+        process::status(self.0, label).unwrap()
     }
 
-    /// Whether it is dead, whoever has to reap it.
     fn is_dead(&self) -> bool {
-        self.says("State").is_none_or(|state| state.starts_with('Z'))
+        !process::is_alive(self.0)
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_raw(self.0.cast_signed())
     }
 }
 
@@ -62,7 +56,7 @@ impl Drop for Undertaker {
     fn drop(&mut self) {
         if !self.is_dead() {
             // It may end of itself meanwhile.
-            let _gone = kill(self.0, Signal::SIGKILL);
+            let _gone = kill(self.id(), Signal::SIGKILL);
         }
     }
 }
@@ -73,13 +67,16 @@ fn it_has_the_memory_of_the_worker_and_nothing_else() {
     let worker = Worker::granted(&path, &Estate::new(16, 64), 1);
     let it = Undertaker::of(&worker.child);
     // SAFETY: numbers only.
-    let difference = unsafe {
-        libc::syscall(libc::SYS_kcmp, worker.child.id(), it.0.as_raw(), MEMORY, 0_usize, 0_usize)
-    };
+    let difference =
+        unsafe { libc::syscall(libc::SYS_kcmp, worker.child.id(), it.0, MEMORY, 0_usize, 0_usize) };
     assert_eq!(Errno::result(difference), Ok(0), "not the same memory");
-    let of = |name| it.says(name).expect("it lives");
+    let of = |name| it.says(name);
     assert_eq!(of("Name"), "hf-undertaker");
-    assert_eq!(fs::read_dir(format!("/proc/{}/fd", it.0)).unwrap().count(), 0);
+    assert_eq!(process::descriptors(it.0).unwrap(), 0);
+    // SAFETY: a number only.
+    assert_eq!(unsafe { libc::sched_getscheduler(it.id().as_raw()) }, libc::SCHED_IDLE);
+    let waits = format!("{} 0x0 0x0 0x0 ", libc::SYS_ppoll);
+    eventually(|| process::read(it.0, "syscall").unwrap().starts_with(&waits));
     assert_eq!((of("Threads"), of("NoNewPrivs")), ("1".to_owned(), "1".to_owned()));
     let nobody = User::from_name("nobody").unwrap().expect("every system has it").uid;
     assert!(of("Uid").split_whitespace().all(|one| one == nobody.to_string()), "{}", of("Uid"));
@@ -100,7 +97,7 @@ fn it_dies_with_the_worker_however_that_ends_and_not_before() {
         let (mut worker, _) = Worker::ready(&path, &estate, Occasion::Start);
         let it = Undertaker::of(&worker.child);
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGALRM] {
-            kill(it.0, signal).expect("it lives");
+            kill(it.id(), signal).expect("it lives");
         }
         worker.grant(1);
         assert!(!it.is_dead());
@@ -116,7 +113,7 @@ fn a_worker_goes_on_without_it() {
     let estate = Estate::new(16, 64);
     let worker = Worker::granted(&path, &estate, 1);
     let it = Undertaker::of(&worker.child);
-    kill(it.0, Signal::SIGKILL).expect("it lives");
+    kill(it.id(), Signal::SIGKILL).expect("it lives");
     eventually(|| it.is_dead());
     write(&path, &services(1, &[1002]));
     eventually(|| estate.connect(&key(0)) == Some(vec![1002]));
